@@ -1,0 +1,61 @@
+//! Validated settings, plain data: what the command line or a configuration file asked for.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// What a profile counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// Time on the CPU, by sampling.
+    Cpu,
+}
+
+impl Kind {
+    /// Every kind there is, in the order in which help texts name them.
+    pub const ALL: &[Self] = &[Self::Cpu];
+
+    /// The name on the command line, in file names and in profiles.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+        }
+    }
+}
+
+/// Whom to watch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// Every process of the host, and the kernel.
+    Host,
+    /// These processes (ids as this process sees them) and what they fork from now on; never empty.
+    Pids(Vec<u32>),
+    /// Every process in this cgroup (version 2) or below it.
+    Cgroup(PathBuf),
+    /// A program to start, with its arguments, and what it forks; never empty.
+    Command(Vec<String>),
+}
+
+/// The slowest and the fastest sampling that is accepted, in samples a second and CPU. Above 10 kHz a sample's own
+/// cost (microseconds) would be a visible part of what is measured.
+pub const FREQUENCY_HERTZ_RANGE: std::ops::RangeInclusive<u32> = 1..=10_000;
+
+/// One capture to make.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CaptureSettings {
+    /// What to count.
+    pub kind: Kind,
+    /// Whom to watch.
+    pub target: Target,
+    /// How long; `None` is until told to stop or until the targets end.
+    pub duration: Option<Duration>,
+    /// Samples a second and CPU, within [`FREQUENCY_HERTZ_RANGE`].
+    pub frequency_hertz: u32,
+    /// Whether the idle task is sampled too.
+    pub include_idle: bool,
+    /// Whether DWARF is read for inlined functions and lines (slower, more memory).
+    pub inlines: bool,
+}

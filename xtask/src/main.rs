@@ -1,0 +1,2 @@
+//! hostscope's own commands.
+fn main() {}
