@@ -1,0 +1,23 @@
+//! hostscope's eBPF programs: one module a probe family, and what they share.
+
+#![no_std]
+#![no_main]
+
+mod cpu;
+mod emit;
+mod filter;
+mod maps;
+mod process;
+mod task;
+mod unwind;
+
+/// The helpers that read kernel and user memory are for GPL-compatible programs only.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+/// The verifier refuses what could panic, so this is never reached.
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}

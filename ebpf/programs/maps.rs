@@ -1,0 +1,106 @@
+//! Every map, and every constant that user space sets before load.
+
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf};
+use hostscope_wire::limits::{COUNTS_ENTRIES, EVENTS_BYTES, SENT_ENTRIES, TARGETS_ENTRIES};
+use hostscope_wire::loss::Loss;
+use hostscope_wire::stack::{CountKey, StackRecord};
+
+/// Stacks on their first appearance, and process events.
+#[map]
+pub static EVENTS: RingBuf = RingBuf::with_byte_size(EVENTS_BYTES, 0);
+
+/// Samples by stack and thread, in even intervals. Preallocated: samples are taken in interrupts, NMIs included, where
+/// a hash map must not allocate.
+#[map]
+pub static COUNTS_EVEN: HashMap<CountKey, u64> = HashMap::with_max_entries(COUNTS_ENTRIES, 0);
+
+/// The same in odd intervals. There are two so that user space empties the one that nobody writes to: an element
+/// deleted between a program's look-up and its increment would take that count with it, or give it to another key.
+#[map]
+pub static COUNTS_ODD: HashMap<CountKey, u64> = HashMap::with_max_entries(COUNTS_ENTRIES, 0);
+
+/// The number of the interval, which user space counts up.
+#[map]
+pub static INTERVAL: Array<u32> = Array::with_max_entries(1, 0);
+
+/// The counts of the current interval.
+#[inline(always)]
+pub fn current_counts() -> &'static HashMap<CountKey, u64> {
+    let interval = INTERVAL.get(0).copied().unwrap_or(0);
+    if interval & 1 == 0 { &COUNTS_EVEN } else { &COUNTS_ODD }
+}
+
+/// The ids of stacks that user space already has. It clears the table before it is full.
+#[map]
+pub static SENT: HashMap<u64, u64> = HashMap::with_max_entries(SENT_ENTRIES, 0);
+
+/// The processes watched where [`filter_mode`] says so; the kernel side adds their children.
+#[map]
+pub static TARGETS: HashMap<u32, u32> = HashMap::with_max_entries(TARGETS_ENTRIES, 0);
+
+/// What was lost, by [`Loss`].
+#[map]
+pub static LOSSES: PerCpuArray<u64> = PerCpuArray::with_max_entries(Loss::ALL.len() as u32, 0);
+
+/// Where a stack is put together: too large for the 512 bytes of an eBPF stack. Per-CPU is enough, since the kernel
+/// runs no perf event program inside another on one CPU (`bpf_prog_active`, kernel/events/core.c).
+#[map]
+pub static SCRATCH: PerCpuArray<StackRecord> = PerCpuArray::with_max_entries(1, 0);
+
+/// Declares constants in `.rodata`, which user space sets before load and the kernel then freezes: the verifier takes
+/// them as known and drops what they switch off. The read is volatile, or the compiler would fold in the default.
+macro_rules! constants {
+    ($($(#[$doc:meta])* $name:ident, $reader:ident: $type:ty;)*) => {$(
+        #[unsafe(no_mangle)]
+        static $name: $type = 0;
+
+        $(#[$doc])*
+        #[inline(always)]
+        pub fn $reader() -> $type {
+            // SAFETY: a reference to a static is valid, aligned and initialised.
+            unsafe { core::ptr::read_volatile(&$name) }
+        }
+    )*};
+}
+
+constants! {
+    /// Whose samples are taken: one of `hostscope_wire::limits::filter`.
+    FILTER_MODE, filter_mode: u32;
+    /// The id of the cgroup watched: its inode number in cgroup2's file system.
+    FILTER_CGROUP_ID, filter_cgroup_id: u64;
+    /// How far below the root that cgroup lies; the root is 0.
+    FILTER_CGROUP_LEVEL, filter_cgroup_level: u32;
+    /// 1 where the idle task is sampled too.
+    INCLUDE_IDLE, include_idle: u32;
+    /// Bytes waiting in the ring buffer from which on user space is woken.
+    WAKE_BYTES, wake_bytes: u64;
+    /// The device of `/proc/self/ns/pid`; 0 in the host's own pid namespace, where ids need no translation.
+    PID_NAMESPACE_DEVICE, pid_namespace_device: u64;
+    /// The inode of `/proc/self/ns/pid`.
+    PID_NAMESPACE_INODE, pid_namespace_inode: u64;
+    /// Offset of `task_struct.tgid`, in bytes, from the running kernel's BTF; likewise below.
+    TASK_TGID, task_tgid: u32;
+    /// Offset of `task_struct.mm`.
+    TASK_MM, task_mm: u32;
+    /// Offset of `task_struct.group_leader`.
+    TASK_GROUP_LEADER, task_group_leader: u32;
+    /// Offset of `task_struct.start_boottime`.
+    TASK_START_BOOTTIME, task_start_boottime: u32;
+    /// Offset of `task_struct.self_exec_id`.
+    TASK_SELF_EXEC_ID, task_self_exec_id: u32;
+    /// Offset of `task_struct.comm`.
+    TASK_COMM, task_comm: u32;
+    /// Offset of `task_struct.signal`.
+    TASK_SIGNAL, task_signal: u32;
+    /// Offset of `signal_struct.live`.
+    SIGNAL_LIVE, signal_live: u32;
+    /// Offset of `task_struct.thread_pid`.
+    TASK_THREAD_PID, task_thread_pid: u32;
+    /// Offset of `pid.level`.
+    PID_LEVEL, pid_level: u32;
+    /// Offset of `pid.numbers`.
+    PID_NUMBERS, pid_numbers: u32;
+    /// Size of `struct upid`.
+    UPID_BYTES, upid_bytes: u32;
+}

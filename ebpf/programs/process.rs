@@ -1,0 +1,88 @@
+//! Process life: birth, exec and end, and the inheritance of the filter by process.
+//!
+//! Raw tracepoints: each event costs its own program only (well under a microsecond beside the hundreds of
+//! microseconds of a fork or an exec), and nothing else on the host pays.
+
+use aya_ebpf::EbpfContext;
+use aya_ebpf::helpers::bpf_ktime_get_ns;
+use aya_ebpf::macros::raw_tracepoint;
+use aya_ebpf::programs::RawTracePointContext;
+use hostscope_wire::event::{EventHeader, EventKind};
+use hostscope_wire::limits::filter;
+use hostscope_wire::loss::Loss;
+use hostscope_wire::process::ProcessRecord;
+
+use crate::task::{Task, current_ids};
+use crate::{emit, maps};
+
+/// `sched_process_fork(struct task_struct *parent, struct task_struct *child)`, run by the parent.
+#[raw_tracepoint(tracepoint = "sched_process_fork")]
+pub fn process_fork(context: RawTracePointContext) -> i32 {
+    let parent = Task::from_argument(argument(&context, 0));
+    let child = Task::from_argument(argument(&context, 1));
+    if child.host_tgid() == parent.host_tgid() {
+        return 0; // a thread
+    }
+    let Some(parent_tgid) = current_ids().map(|ids| ids.tgid) else { return 0 };
+    let Some(tgid) = child.tgid_seen_by(parent) else { return 0 };
+    if maps::filter_mode() == filter::PROCESSES {
+        if !crate::filter::is_target(parent_tgid) {
+            return 0;
+        }
+        if maps::TARGETS.insert(tgid, 1, 0).is_err() {
+            emit::lost(Loss::TargetsFull);
+        }
+    } else if !crate::filter::watches_current(parent_tgid) {
+        return 0;
+    }
+    send(EventKind::Fork, child, tgid, parent_tgid);
+    0
+}
+
+/// `sched_process_exec(struct task_struct *p, pid_t old_pid, struct linux_binprm *bprm)`, run by `p`.
+#[raw_tracepoint(tracepoint = "sched_process_exec")]
+pub fn process_exec(_context: RawTracePointContext) -> i32 {
+    let Some(ids) = current_ids() else { return 0 };
+    if crate::filter::watches_current(ids.tgid) {
+        send(EventKind::Exec, Task::current(), ids.tgid, 0);
+    }
+    0
+}
+
+/// `sched_process_exit(struct task_struct *p)` (from 6.16 on also `bool group_dead`), run by `p`, once a thread.
+#[raw_tracepoint(tracepoint = "sched_process_exit")]
+pub fn process_exit(_context: RawTracePointContext) -> i32 {
+    let task = Task::current();
+    if task.live_threads() != 0 {
+        return 0;
+    }
+    let Some(ids) = current_ids() else { return 0 };
+    if !crate::filter::watches_current(ids.tgid) {
+        return 0;
+    }
+    if maps::filter_mode() == filter::PROCESSES {
+        // The id may be given to another process from now on.
+        let _ = maps::TARGETS.remove(ids.tgid);
+    }
+    send(EventKind::Exit, task, ids.tgid, 0);
+    0
+}
+
+#[inline(always)]
+fn argument(context: &RawTracePointContext, index: usize) -> u64 {
+    // SAFETY: the kernel passes an array of 64-bit arguments; both tracepoints have at least two.
+    unsafe { *context.as_ptr().cast::<u64>().add(index) }
+}
+
+#[inline(always)]
+fn send(kind: EventKind, task: Task, tgid: u32, parent_tgid: u32) {
+    let record = ProcessRecord {
+        // SAFETY: the helper has no precondition.
+        header: EventHeader { time_ns: unsafe { bpf_ktime_get_ns() }, kind: kind as u32, reserved: 0 },
+        start_time_ns: task.process_start_time_ns(),
+        tgid,
+        parent_tgid,
+        comm: task.comm(),
+    };
+    emit::process(&record);
+}

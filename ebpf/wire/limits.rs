@@ -1,0 +1,41 @@
+//! Depths and map sizes, each with its reason. User space sets the sizes that depend on the host.
+
+/// Kernel frames kept of one stack: the kernel's own default limit (`kernel.perf_event_max_stack`).
+pub const MAX_KERNEL_FRAMES: usize = 127;
+
+/// User frames kept of one stack. Real programs outside of deep recursion stay below 100; every frame more is 8 bytes
+/// of scratch space a CPU and verifier work at load.
+pub const MAX_USER_FRAMES: usize = 128;
+
+/// Room for both parts of a stack.
+pub const MAX_FRAMES: usize = MAX_KERNEL_FRAMES + MAX_USER_FRAMES;
+
+/// Bytes of the ring buffer where user space asks for nothing else; a power of two of pages.
+pub const EVENTS_BYTES: u32 = 512 * 1024;
+
+/// Bytes that may wait in the ring buffer before user space is woken ahead of its interval: a fraction (one in this
+/// many) of the ring, so that there is time to drain the rest while more arrives.
+pub const EVENTS_WAKE_FRACTION: u64 = 4;
+
+/// Distinct (stack, thread) pairs between two drains where user space asks for nothing else. User space sizes it by
+/// rate and CPUs: each sample makes at most one entry.
+pub const COUNTS_ENTRIES: u32 = 8192;
+
+/// Stacks that the kernel side remembers as already sent. A full table costs only repeated sending, no sample.
+pub const SENT_ENTRIES: u32 = 32_768;
+
+/// Processes that a filter by process can hold, children included.
+pub const TARGETS_ENTRIES: u32 = 16_384;
+
+/// The length of a thread's name with its closing zero (`TASK_COMM_LEN`).
+pub const COMM_BYTES: usize = 16;
+
+/// Whose samples are taken.
+pub mod filter {
+    /// Everybody's.
+    pub const HOST: u32 = 0;
+    /// Those of the processes in the map of targets.
+    pub const PROCESSES: u32 = 1;
+    /// Those of the processes in one cgroup (version 2) or below it.
+    pub const CGROUP: u32 = 2;
+}

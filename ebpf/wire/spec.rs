@@ -1,0 +1,41 @@
+//! What a probe is: its program, where it attaches, what it needs and what it yields.
+
+/// A kernel release, compared by major and minor number only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct KernelVersion {
+    /// The 6 of 6.12.
+    pub major: u16,
+    /// The 12 of 6.12.
+    pub minor: u16,
+}
+
+/// Where a probe attaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Attach {
+    /// A sampling perf event on every CPU: hardware cycles where there is a PMU, else the software CPU clock.
+    CpuClock,
+    /// A raw tracepoint of this name. Raw rather than classic: no tracefs needed, and only this one event pays.
+    RawTracepoint(&'static str),
+    /// The kernel's own `PERF_RECORD_MMAP2` records from a dummy software event on every CPU; no program of ours. There
+    /// is no tracepoint for a new mapping, and hooking mmap's system call would tax every system call of the host.
+    MappingRecords,
+}
+
+/// One probe.
+#[derive(Debug, Clone, Copy)]
+pub struct ProbeSpec {
+    /// Its name in `hostscope doctor`, logs and metrics.
+    pub name: &'static str,
+    /// The function in the object file; empty where the kernel needs no program of ours.
+    pub program: &'static str,
+    /// Where it attaches.
+    pub attach: Attach,
+    /// The oldest kernel that has all it needs.
+    pub oldest_kernel: KernelVersion,
+    /// What it tells, in words.
+    pub yields: &'static str,
+    /// The unit of what it tells.
+    pub unit: &'static str,
+    /// What the user still has where it cannot be attached.
+    pub fallback: &'static str,
+}
