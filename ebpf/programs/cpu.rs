@@ -12,7 +12,7 @@ use aya_ebpf::programs::PerfEventContext;
 use hostscope_wire::event::{EventHeader, EventKind};
 use hostscope_wire::limits::{MAX_FRAMES, MAX_KERNEL_FRAMES};
 use hostscope_wire::loss::Loss;
-use hostscope_wire::stack::{CountKey, StackEnd, StackHeader, StackRecord};
+use hostscope_wire::stack::{CountKey, StackEnd, StackRecord};
 
 use crate::task::{Ids, Task, current_ids};
 use crate::unwind::{Memory, Registers, Walked, walk};
@@ -53,16 +53,20 @@ fn take_stack(context: &PerfEventContext, ids: Ids, record: &mut StackRecord) ->
     let registers: *const pt_regs = context.as_ptr().cast::<bpf_perf_event_data>().cast();
     // SAFETY: the context of a perf event program begins with the interrupted registers.
     let in_user = unsafe { (*registers).cs } & 3 == 3;
-    let kernel_frames = if in_user { 0 } else { kernel_stack(context, record) };
-
     let start_time_ns = task.process_start_time_ns();
     let mut id = mix(mix(start_time_ns, u64::from(ids.tgid)), task.exec_id());
+
+    let kernel_frames = if in_user { 0 } else { kernel_stack(context, record) };
+    let kernel_frames = through_memory(&mut record.header.kernel_frames, kernel_frames);
     for index in 0..MAX_KERNEL_FRAMES {
         if index as u32 >= kernel_frames {
             break;
         }
         id = mix(id, record.frames[index]);
     }
+    // Read anew: the loop above has left the verifier with one range of values for each of its exits.
+    let kernel_frames = reread(&record.header.kernel_frames);
+
     let user = if in_user {
         // SAFETY: as above.
         Some(unsafe { Registers { pc: (*registers).rip, sp: (*registers).rsp, fp: (*registers).rbp } })
@@ -81,18 +85,33 @@ fn take_stack(context: &PerfEventContext, ids: Ids, record: &mut StackRecord) ->
             id = mix(id, pc);
         }),
     };
-    id = mix(id, walked.end as u64);
-    record.header = StackHeader {
-        // SAFETY: the helper has no precondition.
-        header: EventHeader { time_ns: unsafe { bpf_ktime_get_ns() }, kind: EventKind::Stack as u32, reserved: 0 },
-        stack_id: id,
-        start_time_ns,
-        tgid: ids.tgid,
-        end: walked.end as u32,
-        kernel_frames,
-        user_frames: walked.frames,
-    };
+    through_memory(&mut record.header.user_frames, walked.frames);
+    let end = through_memory(&mut record.header.end, walked.end as u32);
+    id = mix(id, u64::from(end));
+    // SAFETY: the helper has no precondition.
+    let time_ns = unsafe { bpf_ktime_get_ns() };
+    record.header.header = EventHeader { time_ns, kind: EventKind::Stack as u32, reserved: 0 };
+    record.header.stack_id = id;
+    record.header.start_time_ns = start_time_ns;
+    record.header.tgid = ids.tgid;
     id
+}
+
+/// Stores `value` and reads it back. The verifier follows each exit of a loop on its own as long as a register holds
+/// another constant for each; from memory it knows nothing of the value, the states become one, and 128 ways through
+/// one loop are not multiplied with those through the next (a million instructions, where 20 thousand do).
+#[inline(always)]
+fn through_memory(place: &mut u32, value: u32) -> u32 {
+    // SAFETY: a reference is valid and aligned.
+    unsafe { core::ptr::write_volatile(place, value) };
+    reread(place)
+}
+
+/// Reads what memory holds now.
+#[inline(always)]
+fn reread(place: &u32) -> u32 {
+    // SAFETY: a reference is valid and aligned.
+    unsafe { core::ptr::read_volatile(place) }
 }
 
 /// The kernel's frames, written to the front of the record; how many.

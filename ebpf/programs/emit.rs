@@ -1,6 +1,7 @@
 //! The only writer of the ring buffer and of counters: counts whatever it cannot hand over.
 
 use aya_ebpf::bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
+use hostscope_wire::limits::MAX_FRAMES;
 use hostscope_wire::loss::Loss;
 use hostscope_wire::process::ProcessRecord;
 use hostscope_wire::stack::{StackHeader, StackRecord};
@@ -19,12 +20,13 @@ pub fn lost(reason: Loss) {
 /// Sends a stack, cut after its last frame. False where the ring buffer is full; the loss is then counted.
 #[inline(always)]
 pub fn stack(record: &StackRecord) -> bool {
-    let frames = record.header.kernel_frames + record.header.user_frames;
-    // The verifier wants a bound that it can see; both parts are bounded where they are written.
-    if frames as usize > hostscope_wire::limits::MAX_FRAMES {
+    // In 64 bits, so that the value compared is the register that the size comes from: the verifier wants to see the
+    // bound, though both parts are bounded where they are written.
+    let frames = u64::from(record.header.kernel_frames) + u64::from(record.header.user_frames);
+    if frames > MAX_FRAMES as u64 {
         return false;
     }
-    let bytes = size_of::<StackHeader>() as u64 + u64::from(frames) * 8;
+    let bytes = size_of::<StackHeader>() as u64 + frames * 8;
     let sent = send(core::ptr::from_ref(record).cast(), bytes);
     if !sent {
         lost(Loss::RingFullSample);

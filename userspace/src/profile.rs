@@ -170,7 +170,7 @@ impl Profile {
     ///
     /// # Errors
     /// The first index that points nowhere, in words.
-    pub fn validate(&self) -> std::result::Result<(), String> {
+    pub fn validate(&self) -> Result<(), String> {
         let within = |what: &str, index: u32, len: usize| {
             if (index as usize) < len { Ok(()) } else { Err(format!("{what} {index} of {len} does not exist")) }
         };

@@ -1,0 +1,349 @@
+//! Loading the programs, attaching them, and typed handles to what they share with user space.
+//!
+//! It knows probes and maps, but not what a process, a stack or a profile is.
+
+pub mod attach;
+pub mod btf;
+pub mod maps;
+pub mod preflight;
+pub mod sys;
+
+use std::collections::BTreeMap;
+
+use aya::programs::perf_event::PerfEventLinkId;
+use aya::{Ebpf, EbpfLoader};
+use hostscope_wire::PROBES;
+use hostscope_wire::limits::{EVENTS_WAKE_FRACTION, filter};
+use hostscope_wire::spec::{Attach, ProbeSpec};
+
+use crate::error::{Error, Result};
+use attach::{SamplingEvent, explain};
+use preflight::{Finding, State};
+use sys::PerfRing;
+
+/// The object that cargo embeds: built by `cargo xtask ebpf`.
+static PREBUILT: &[u8] = aya::include_bytes_aligned!("../../../ebpf/prebuilt/hostscope.bpf.o");
+
+/// The variable that names another object to load: how the tests run the one just built.
+const OBJECT_VARIABLE: &str = "HOSTSCOPE_EBPF_OBJECT";
+
+/// Whose samples to take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Filter {
+    /// Everybody's.
+    Host,
+    /// Those of the processes in [`Kernel::targets`].
+    Processes,
+    /// Those of one cgroup and what is below it: the inode of its folder, and how far below the root it lies.
+    Cgroup {
+        /// The inode number of the cgroup's folder.
+        id: u64,
+        /// The root has level 0.
+        level: u32,
+    },
+}
+
+/// What to load.
+#[derive(Debug, Clone, Copy)]
+pub struct LoadSettings {
+    /// Whose samples.
+    pub filter: Filter,
+    /// Whether the idle task is sampled.
+    pub include_idle: bool,
+    /// Samples a second and CPU.
+    pub frequency_hertz: u32,
+    /// How often user space drains, in milliseconds.
+    pub drain_interval_ms: u32,
+}
+
+/// The state of one probe, and why.
+#[derive(Debug, Clone)]
+pub struct ProbeState {
+    /// Which one.
+    pub spec: &'static ProbeSpec,
+    /// How well it works.
+    pub state: State,
+    /// Why it does not work fully; empty where it does.
+    pub reason: String,
+}
+
+/// The kernel side, loaded.
+pub struct Kernel {
+    ebpf: Ebpf,
+    /// The probes, in the order of `PROBES`.
+    pub probes: Vec<ProbeState>,
+    /// The event that samples are taken by.
+    pub event: SamplingEvent,
+    /// Sample counts.
+    pub counts: maps::Counts,
+    /// Stacks already sent.
+    pub sent: maps::Sent,
+    /// Processes watched.
+    pub targets: maps::Targets,
+    /// Losses.
+    pub losses: maps::Losses,
+    /// Stacks and process events.
+    pub events: maps::Events,
+    /// Records of new mappings, one ring a CPU.
+    pub mapping_rings: Vec<PerfRing>,
+    frequency_hertz: u32,
+    sampled: BTreeMap<u32, PerfEventLinkId>,
+}
+
+impl Kernel {
+    /// Loads everything, opens the mapping records and attaches what watches process life; samples are taken only
+    /// from [`Kernel::follow_cpus`] on.
+    ///
+    /// # Errors
+    /// No capture is possible: see [`preflight`]. A single probe that fails is no error but a state.
+    pub fn load(settings: &LoadSettings) -> Result<Self> {
+        let cpu = cpu_probe();
+        preflight::require(preflight::Capabilities::of_this_process()?, cpu.oldest_kernel)?;
+        let cpus = online_cpus()?;
+        let mut ebpf = load_object(settings, cpus.len())?;
+        let mut probes: Vec<ProbeState> =
+            PROBES.iter().map(|spec| ProbeState { spec, state: State::On, reason: String::new() }).collect();
+        let mut mapping_rings = Vec::with_capacity(cpus.len());
+        for probe in &mut probes {
+            let outcome = match probe.spec.attach {
+                Attach::RawTracepoint(event) => attach::raw_tracepoint(&mut ebpf, probe.spec.program, event),
+                Attach::CpuClock => attach::cpu_clock_program(&mut ebpf, probe.spec.program)
+                    .and_then(|program| program.load().map_err(|error| explain(&error))),
+                Attach::MappingRecords => open_rings(&cpus, &mut mapping_rings),
+            };
+            if let Err(reason) = outcome {
+                tracing::warn!(probe = probe.spec.name, %reason, "probe is off");
+                probe.state = State::Off;
+                probe.reason = reason;
+            }
+        }
+        let event = sampling_event(&mut ebpf, settings.frequency_hertz, &cpus);
+        Ok(Self {
+            counts: maps::Counts::new(&mut ebpf)?,
+            sent: maps::Sent::new(&mut ebpf)?,
+            targets: maps::Targets::new(&mut ebpf)?,
+            losses: maps::Losses::new(&mut ebpf)?,
+            events: maps::Events::new(&mut ebpf)?,
+            ebpf,
+            probes,
+            event,
+            mapping_rings,
+            frequency_hertz: settings.frequency_hertz,
+            sampled: BTreeMap::new(),
+        })
+    }
+
+    /// Samples on every CPU that is online now: attaches to those that came since the last call and lets go of those
+    /// that went (the kernel does not bring an event back with its CPU).
+    ///
+    /// # Errors
+    /// No CPU at all could be sampled.
+    pub fn follow_cpus(&mut self) -> Result<()> {
+        let cpus = online_cpus()?;
+        if self.sampled.len() == cpus.len() && cpus.iter().all(|cpu| self.sampled.contains_key(cpu)) {
+            return Ok(());
+        }
+        let spec = cpu_probe();
+        let unusable = |reason: &str| Error::kernel(format!("cannot sample CPUs: {reason}"), "see hostscope doctor");
+        if let Some(off) = self.probes.iter().find(|probe| probe.spec.name == spec.name && probe.state == State::Off) {
+            return Err(unusable(&off.reason));
+        }
+        let first_time = self.sampled.is_empty();
+        let program = attach::cpu_clock_program(&mut self.ebpf, spec.program).map_err(|reason| unusable(&reason))?;
+        let gone: Vec<u32> = self.sampled.keys().copied().filter(|cpu| !cpus.contains(cpu)).collect();
+        for cpu in gone {
+            if let Some(link) = self.sampled.remove(&cpu) {
+                let _ = program.detach(link);
+            }
+        }
+        let mut failure = String::new();
+        for cpu in cpus {
+            if self.sampled.contains_key(&cpu) {
+                continue;
+            }
+            match attach::cpu_clock(program, self.event, cpu, self.frequency_hertz) {
+                Ok(link) => {
+                    self.sampled.insert(cpu, link);
+                }
+                Err(error) => failure = format!("CPU {cpu}: {}", explain(&error)),
+            }
+            if !first_time && let Ok(ring) = attach::mapping_records(cpu) {
+                self.mapping_rings.push(ring);
+            }
+        }
+        if self.sampled.is_empty() {
+            return Err(unusable(&failure));
+        }
+        if !failure.is_empty() {
+            self.degrade(spec, &failure);
+        }
+        Ok(())
+    }
+
+    /// How many CPUs are sampled.
+    #[must_use]
+    pub fn sampled_cpus(&self) -> usize {
+        self.sampled.len()
+    }
+
+    /// Takes no more samples; what was taken can still be read.
+    pub fn stop_sampling(&mut self) {
+        if let Ok(program) = attach::cpu_clock_program(&mut self.ebpf, cpu_probe().program) {
+            for (_, link) in std::mem::take(&mut self.sampled) {
+                let _ = program.detach(link);
+            }
+        }
+    }
+
+    /// The loaded object, for the programs' own log lines (debug builds of the eBPF side).
+    pub fn ebpf_mut(&mut self) -> &mut Ebpf {
+        &mut self.ebpf
+    }
+
+    fn degrade(&mut self, spec: &ProbeSpec, reason: &str) {
+        for probe in self.probes.iter_mut().filter(|probe| probe.spec.name == spec.name) {
+            if probe.reason != reason {
+                tracing::warn!(probe = spec.name, %reason, "probe is degraded");
+            }
+            probe.state = State::Degraded;
+            reason.clone_into(&mut probe.reason);
+        }
+    }
+}
+
+/// The probes as `hostscope doctor` shows them.
+#[must_use]
+pub fn probe_findings(probes: &[ProbeState]) -> Vec<Finding> {
+    probes
+        .iter()
+        .map(|probe| Finding {
+            name: probe.spec.name,
+            state: probe.state,
+            detail: if probe.reason.is_empty() { probe.spec.yields.into() } else { probe.reason.clone() },
+            mend: if probe.state == State::On { String::new() } else { format!("without it: {}", probe.spec.fallback) },
+        })
+        .collect()
+}
+
+/// The probe that samples CPUs.
+#[must_use]
+pub fn cpu_probe() -> &'static ProbeSpec {
+    // `PROBES` begins with it; asserted below.
+    &PROBES[0]
+}
+
+/// Every CPU that is online, by number.
+///
+/// # Errors
+/// `/sys` is not mounted.
+pub fn online_cpus() -> Result<Vec<u32>> {
+    aya::util::online_cpus().map_err(|(path, error)| {
+        Error::failed(format!("cannot read {path}: {error}"), "mount sysfs: mount -t sysfs sys /sys")
+    })
+}
+
+fn load_object(settings: &LoadSettings, cpus: usize) -> Result<Ebpf> {
+    let offsets = preflight::offsets()?;
+    let (mode, cgroup_id, cgroup_level) = match settings.filter {
+        Filter::Host => (filter::HOST, 0, 0),
+        Filter::Processes => (filter::PROCESSES, 0, 0),
+        Filter::Cgroup { id, level } => (filter::CGROUP, id, level),
+    };
+    let namespace = preflight::pid_namespace();
+    let device: u64 = namespace.map_or(0, |namespace| namespace.device);
+    let inode: u64 = namespace.map_or(0, |namespace| namespace.inode);
+    let include_idle = u32::from(settings.include_idle);
+    let sizes = Sizes::new(settings, cpus);
+    let wake_bytes = u64::from(sizes.events_bytes) / EVENTS_WAKE_FRACTION;
+
+    let mut loader = EbpfLoader::new();
+    // No CO-RE relocations in Rust: parsing the kernel's whole BTF would only cost time.
+    loader.btf(None);
+    for (constant, offset) in &offsets {
+        loader.override_global(constant, offset, true);
+    }
+    loader
+        .override_global("FILTER_MODE", &mode, true)
+        .override_global("FILTER_CGROUP_ID", &cgroup_id, true)
+        .override_global("FILTER_CGROUP_LEVEL", &cgroup_level, true)
+        .override_global("INCLUDE_IDLE", &include_idle, true)
+        .override_global("WAKE_BYTES", &wake_bytes, true)
+        .override_global("PID_NAMESPACE_DEVICE", &device, true)
+        .override_global("PID_NAMESPACE_INODE", &inode, true)
+        .map_max_entries("EVENTS", sizes.events_bytes)
+        .map_max_entries("COUNTS_EVEN", sizes.counts_entries)
+        .map_max_entries("COUNTS_ODD", sizes.counts_entries);
+    let other = std::env::var_os(OBJECT_VARIABLE);
+    let loaded = match &other {
+        Some(path) => loader.load_file(path),
+        None => loader.load(PREBUILT),
+    };
+    loaded.map_err(|error| {
+        let object = other.map_or_else(|| "the eBPF object".into(), |path| path.display().to_string());
+        Error::kernel(format!("cannot load {object}: {}", explain(&error)), "see hostscope doctor -v")
+    })
+}
+
+/// Sizes of maps that follow from the host and the rate.
+struct Sizes {
+    events_bytes: u32,
+    counts_entries: u32,
+}
+
+impl Sizes {
+    fn new(settings: &LoadSettings, cpus: usize) -> Self {
+        let samples = settings.frequency_hertz as usize * cpus * settings.drain_interval_ms as usize / 1000;
+        Self {
+            // A quarter of all samples with a new stack of 64 frames each, between half a MB and 32 MB.
+            events_bytes: (samples / 4 * 64 * 8).clamp(512 << 10, 32 << 20).next_power_of_two() as u32,
+            // One sample makes at most one entry; twice that for a drain that comes late. About 100 bytes an entry.
+            counts_entries: (samples * 2).clamp(2048, 1 << 20) as u32,
+        }
+    }
+}
+
+fn open_rings(cpus: &[u32], rings: &mut Vec<PerfRing>) -> std::result::Result<(), String> {
+    for &cpu in cpus {
+        rings.push(attach::mapping_records(cpu).map_err(|error| format!("CPU {cpu}: {error}"))?);
+    }
+    Ok(())
+}
+
+/// Hardware cycles where there is a PMU that takes them, else the CPU clock.
+fn sampling_event(ebpf: &mut Ebpf, frequency_hertz: u32, cpus: &[u32]) -> SamplingEvent {
+    let (Ok(program), Some(&cpu)) = (attach::cpu_clock_program(ebpf, cpu_probe().program), cpus.first()) else {
+        return SamplingEvent::CpuClock;
+    };
+    match attach::cpu_clock(program, SamplingEvent::Cycles, cpu, frequency_hertz) {
+        Ok(link) => {
+            let _ = program.detach(link);
+            SamplingEvent::Cycles
+        }
+        Err(error) => {
+            tracing::debug!("no hardware cycles, sampling by the CPU clock: {}", explain(&error));
+            SamplingEvent::CpuClock
+        }
+    }
+}
+
+const _: () = assert!(matches!(PROBES[0].attach, Attach::CpuClock));
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn map_sizes_hold_every_sample_of_an_interval() {
+        let settings = |frequency_hertz| LoadSettings {
+            filter: Filter::Host,
+            include_idle: false,
+            frequency_hertz,
+            drain_interval_ms: 1000,
+        };
+        for (hertz, cpus) in [(99, 2), (999, 2), (99, 256), (10_000, 16)] {
+            let sizes = Sizes::new(&settings(hertz), cpus);
+            assert!(sizes.counts_entries as usize >= hertz as usize * cpus);
+            assert!(sizes.events_bytes.is_power_of_two() && sizes.events_bytes <= 32 << 20);
+        }
+    }
+}

@@ -1,0 +1,353 @@
+//! Processes and what they have mapped as code, as of the moment that samples are told.
+//!
+//! A process is (pid, start time): pids are reused. Its life comes from the kernel side's records; what was there
+//! before comes from one pass over `/proc`. It knows nothing of stacks and names.
+
+pub mod elf;
+pub mod files;
+pub mod proc_fs;
+
+use std::collections::HashMap;
+use std::fs::File;
+
+use hostscope_wire::process::ProcessRecord;
+
+use crate::collect::NewMapping;
+use files::{FileId, Files, Sighting};
+use proc_fs::{MapsLine, ProcReader, Stat};
+
+/// Index of a process in [`Processes`], never reused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ProcessId(pub u32);
+
+/// An executable mapping of a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Mapping {
+    /// First address.
+    pub start: u64,
+    /// One past the last.
+    pub end: u64,
+    /// Where in the file it begins, in bytes.
+    pub file_offset: u64,
+    /// The file.
+    pub file: FileId,
+}
+
+/// A process, living or not.
+#[derive(Debug)]
+pub struct Process {
+    /// Its id in hostscope's own pid namespace.
+    pub pid: u32,
+    /// When it started, in nanoseconds since boot; from `/proc` only to the tick (10 ms).
+    pub start_time_ns: u64,
+    /// The main thread's name.
+    pub name: String,
+    /// The perf map that a JIT compiler writes for it, opened at its first sample in code without a file.
+    pub perf_map: Option<File>,
+    mappings: Vec<Mapping>,
+    looked_for_perf_map: bool,
+    has_samples: bool,
+    exited: bool,
+    /// The drain in which its mappings were last read from `/proc`: once a drain is enough.
+    read_in_drain: u64,
+}
+
+impl Process {
+    /// The mapping that holds `address`.
+    #[must_use]
+    pub fn mapping_at(&self, address: u64) -> Option<&Mapping> {
+        let after = self.mappings.partition_point(|mapping| mapping.start <= address);
+        self.mappings[..after].last().filter(|mapping| address < mapping.end)
+    }
+
+    /// Puts a mapping in; what it covers of others is theirs no more, as mmap does it.
+    fn map(&mut self, new: Mapping) {
+        let first = self.mappings.partition_point(|mapping| mapping.end <= new.start);
+        let last = self.mappings.partition_point(|mapping| mapping.start < new.end);
+        if self.mappings[first..last] == [new] {
+            return;
+        }
+        let before = self.mappings[first..last].first().filter(|mapping| mapping.start < new.start).copied();
+        let after = self.mappings[first..last].last().filter(|mapping| mapping.end > new.end).copied();
+        let before = before.map(|mapping| Mapping { end: new.start, ..mapping });
+        let after = after.map(|mapping| Mapping {
+            start: new.end,
+            file_offset: mapping.file_offset + (new.end - mapping.start),
+            ..mapping
+        });
+        self.mappings.splice(first..last, [before, Some(new), after].into_iter().flatten());
+    }
+}
+
+/// The tick of `/proc/PID/stat`'s start time: `USER_HZ` is 100 on every architecture but alpha and ia64.
+const TICK_NS: u64 = 10_000_000;
+
+fn same_start(left_ns: u64, right_ns: u64) -> bool {
+    left_ns / TICK_NS == right_ns / TICK_NS
+}
+
+/// Every process that matters: those alive, and those that have samples.
+pub struct Processes {
+    all: HashMap<ProcessId, Process>,
+    by_pid: HashMap<u32, ProcessId>,
+    next: u32,
+    /// Whether records of processes never heard of make new entries (the whole host is watched, or a cgroup).
+    adopt_unknown: bool,
+    drain: u64,
+    reader: ProcReader,
+    /// The files mapped.
+    pub files: Files,
+}
+
+impl Processes {
+    /// An empty table. `adopt_unknown`: whether processes that nobody named are kept too.
+    #[must_use]
+    pub fn new(adopt_unknown: bool) -> Self {
+        Self {
+            all: HashMap::new(),
+            by_pid: HashMap::new(),
+            next: 0,
+            adopt_unknown,
+            drain: 0,
+            reader: ProcReader::new(),
+            files: Files::new(),
+        }
+    }
+
+    /// Reads every process of the host from `/proc`: about 40 µs each. Those that end meanwhile are passed over.
+    ///
+    /// # Errors
+    /// `/proc` is not mounted.
+    pub fn scan_host(&mut self) -> std::io::Result<usize> {
+        let pids = proc_fs::process_ids()?;
+        Ok(pids.into_iter().filter(|&pid| self.scan(pid).is_ok()).count())
+    }
+
+    /// Reads one process from `/proc`.
+    ///
+    /// # Errors
+    /// It does not exist.
+    pub fn scan(&mut self, pid: u32) -> std::io::Result<ProcessId> {
+        let Stat { name, start_ticks } = self.reader.stat(pid)?;
+        let id = self.insert(pid, start_ticks * TICK_NS, name);
+        self.read_mappings(id);
+        Ok(id)
+    }
+
+    /// The process behind `id`.
+    #[must_use]
+    pub fn get(&self, id: ProcessId) -> &Process {
+        &self.all[&id]
+    }
+
+    /// How many are known.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    /// Whether none is known.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
+    /// A new drain begins: mappings that were looked for in vain may be looked for again.
+    pub fn begin_drain(&mut self) {
+        self.drain += 1;
+    }
+
+    /// The process that a sample names, from now on kept whatever becomes of it.
+    pub fn of_sample(&mut self, pid: u32, start_time_ns: u64) -> ProcessId {
+        let id = match self.by_pid.get(&pid) {
+            Some(&id) if same_start(self.all[&id].start_time_ns, start_time_ns) => id,
+            _ => self.stranger(pid, start_time_ns),
+        };
+        if let Some(process) = self.all.get_mut(&id) {
+            process.has_samples = true;
+            process.start_time_ns = start_time_ns;
+        }
+        id
+    }
+
+    /// A process that no record announced: its birth was lost, or it is the idle task.
+    fn stranger(&mut self, pid: u32, start_time_ns: u64) -> ProcessId {
+        if pid == 0 {
+            return self.insert(0, start_time_ns, "swapper".into());
+        }
+        match self.reader.stat(pid) {
+            Ok(stat) if same_start(stat.start_ticks * TICK_NS, start_time_ns) => {
+                let id = self.insert(pid, start_time_ns, stat.name);
+                self.read_mappings(id);
+                id
+            }
+            _ => {
+                let id = self.insert(pid, start_time_ns, format!("pid {pid}"));
+                self.mark_exited(id);
+                id
+            }
+        }
+    }
+
+    /// The mapping of a process that holds `address`; where there is none and the process lives, its mappings are
+    /// read once more, at most once a drain.
+    pub fn mapping_at(&mut self, id: ProcessId, address: u64) -> Option<Mapping> {
+        let process = self.all.get(&id)?;
+        if let Some(&mapping) = process.mapping_at(address) {
+            return Some(mapping);
+        }
+        if process.exited || process.read_in_drain == self.drain || process.pid == 0 {
+            return None;
+        }
+        let alive = self.reader.stat(process.pid).is_ok_and(|stat| {
+            same_start(stat.start_ticks * TICK_NS, process.start_time_ns)
+        });
+        if !alive {
+            self.mark_exited(id);
+            return None;
+        }
+        self.read_mappings(id);
+        self.all.get(&id)?.mapping_at(address).copied()
+    }
+
+    /// Opens the perf map of a process that has a sample in code without a file, while it is there to be opened.
+    pub fn hold_perf_map(&mut self, id: ProcessId) {
+        let Some(process) = self.all.get_mut(&id) else { return };
+        if std::mem::replace(&mut process.looked_for_perf_map, true) {
+            return;
+        }
+        let pid = process.pid;
+        let inner = self.reader.innermost_pid(pid).unwrap_or(pid);
+        process.perf_map = File::open(format!("/proc/{pid}/root/tmp/perf-{inner}.map"))
+            .or_else(|_| File::open(format!("/tmp/perf-{pid}.map")))
+            .ok();
+    }
+
+    /// A process was born: it has its parent's mappings and name until it says otherwise.
+    pub fn on_fork(&mut self, record: &ProcessRecord) {
+        let parent = self.by_pid.get(&record.parent_tgid).and_then(|id| self.all.get(id));
+        let mappings = parent.map_or_else(Vec::new, |parent| parent.mappings.clone());
+        let id = self.insert(record.tgid, record.start_time_ns, comm(&record.comm));
+        if let Some(process) = self.all.get_mut(&id) {
+            process.mappings = mappings;
+        }
+    }
+
+    /// A process runs a new program: its name is another. Its mappings were told before. Where they were not, because
+    /// nobody records them, they are read.
+    pub fn on_exec(&mut self, record: &ProcessRecord, mappings_are_recorded: bool) {
+        let known = self.by_pid.get(&record.tgid).copied();
+        let id = match known.filter(|id| same_start(self.all[id].start_time_ns, record.start_time_ns)) {
+            Some(id) => id,
+            None => self.insert(record.tgid, record.start_time_ns, String::new()),
+        };
+        if let Some(process) = self.all.get_mut(&id) {
+            process.name = comm(&record.comm);
+            process.start_time_ns = record.start_time_ns;
+            process.looked_for_perf_map = false;
+        }
+        if !mappings_are_recorded {
+            self.read_mappings(id);
+        }
+    }
+
+    /// An exec has begun: the old program's mappings are gone.
+    pub fn on_exec_begin(&mut self, pid: u32) {
+        if let Some(process) = self.by_pid.get(&pid).and_then(|id| self.all.get_mut(id)) {
+            process.mappings.clear();
+        }
+    }
+
+    /// A process has ended. One without samples is forgotten.
+    pub fn on_exit(&mut self, record: &ProcessRecord) {
+        let Some(&id) = self.by_pid.get(&record.tgid) else { return };
+        if same_start(self.all[&id].start_time_ns, record.start_time_ns) {
+            self.mark_exited(id);
+            self.by_pid.remove(&record.tgid);
+            if !self.all[&id].has_samples {
+                self.all.remove(&id);
+            }
+        }
+    }
+
+    /// A process maps code.
+    pub fn on_mapping(&mut self, new: &NewMapping<'_>) {
+        let id = match self.by_pid.get(&new.pid) {
+            Some(&id) => id,
+            None if self.adopt_unknown => match self.scan(new.pid) {
+                Ok(id) => id,
+                Err(_) => return,
+            },
+            None => return,
+        };
+        let path = proc_fs::clean_path(new.path);
+        let NewMapping { pid, start, end, file_offset, device, inode, .. } = *new;
+        let file = self.files.intern(&Sighting { pid, start, end, device, inode, path: &path });
+        if let Some(process) = self.all.get_mut(&id) {
+            process.map(Mapping { start, end, file_offset, file });
+        }
+    }
+
+    fn insert(&mut self, pid: u32, start_time_ns: u64, name: String) -> ProcessId {
+        if let Some(&id) = self.by_pid.get(&pid) {
+            if same_start(self.all[&id].start_time_ns, start_time_ns) {
+                return id;
+            }
+            // The pid is another process's now; its end was lost.
+            self.mark_exited(id);
+            if !self.all[&id].has_samples {
+                self.all.remove(&id);
+            }
+        }
+        let id = ProcessId(self.next);
+        self.next += 1;
+        let process = Process {
+            pid,
+            start_time_ns,
+            name,
+            perf_map: None,
+            mappings: Vec::new(),
+            looked_for_perf_map: false,
+            has_samples: false,
+            exited: false,
+            read_in_drain: u64::MAX,
+        };
+        self.all.insert(id, process);
+        self.by_pid.insert(pid, id);
+        id
+    }
+
+    fn mark_exited(&mut self, id: ProcessId) {
+        if let Some(process) = self.all.get_mut(&id) {
+            process.exited = true;
+        }
+    }
+
+    /// Reads the mappings from `/proc` over what is known. A mapping that has gone meanwhile stays: samples taken
+    /// under it may still be on their way.
+    fn read_mappings(&mut self, id: ProcessId) {
+        let Some(process) = self.all.get_mut(&id) else { return };
+        let (pid, files) = (process.pid, &mut self.files);
+        process.read_in_drain = self.drain;
+        // A process that has gone has no mappings to be read; one that is hidden (no CAP_SYS_PTRACE) neither.
+        let _ = self.reader.executable_mappings(pid, |line| {
+            let MapsLine { start, end, file_offset, device, inode, path } = line;
+            let cleaned;
+            let path = if path.ends_with(b")") || path.contains(&b'\\') {
+                cleaned = proc_fs::clean_path(path);
+                &cleaned
+            } else {
+                path
+            };
+            let file = files.intern(&Sighting { pid, start, end, device, inode, path });
+            process.map(Mapping { start, end, file_offset, file });
+        });
+    }
+}
+
+/// A comm up to its zero byte.
+#[must_use]
+pub fn comm(bytes: &[u8]) -> String {
+    let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
+    String::from_utf8_lossy(&bytes[..end]).into_owned()
+}
