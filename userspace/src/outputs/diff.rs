@@ -122,13 +122,13 @@ const LEGEND: [(Color, &str); 2] =
     [(Color { r: 255, g: 150, b: 150 }, "more than before"), (Color { r: 150, g: 150, b: 255 }, "less")];
 
 fn subtitle(totals: (u64, u64), gone: u64, count_name: &str) -> String {
-    let share = 100.0 * gone as f64 / totals.0.max(1) as f64;
-    format!(
-        "{} → {} {}, as shares · {share:.1}% of the first in stacks the second lacks",
-        text::grouped(totals.0),
-        text::grouped(totals.1),
-        text::clean(count_name),
-    )
+    let (before, after) = (text::grouped(totals.0), text::grouped(totals.1));
+    let mut subtitle = format!("{before} → {after} {}, compared as shares", text::clean(count_name));
+    if gone > 0 {
+        let share = 100.0 * gone as f64 / totals.0.max(1) as f64;
+        let _ = write!(subtitle, " · {share:.1}% of the first in stacks that the second lacks");
+    }
+    subtitle
 }
 
 #[cfg(test)]
@@ -157,7 +157,9 @@ mod tests {
 
     #[test]
     fn what_has_gone_is_told() {
-        assert!(drawn("p;a 3\np;b 1\n", "p;b 4\n").contains("75.0% of the first in stacks the second lacks"));
+        assert!(
+            drawn("p;a 3\np;b 1\n", "p;b 4\n").contains("75.0% of the first in stacks that the second lacks")
+        );
     }
 
     #[test]

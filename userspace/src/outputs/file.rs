@@ -177,7 +177,7 @@ mod tests {
         let path = folder.path().join("out.json");
         fs::write(&path, "old").unwrap();
         let failure = write_whole(&path, &mut |to| {
-            to.write_all(&[b'x'; 200_000])?;
+            to.write_all(&vec![b'x'; 200_000])?;
             Err(io::Error::from_raw_os_error(libc::ENOSPC))
         });
         assert!(failure.unwrap_err().what.ends_with("is full"));

@@ -172,7 +172,7 @@ fn known(profile: &Profile) -> Vec<Known> {
 
 fn mappings(profile: &Profile, strings: &mut Strings) -> Vec<protos::Mapping> {
     let mappings = profile.mappings.iter().zip(known(profile)).zip(1..);
-    mappings
+    let mut messages: Vec<_> = mappings
         .map(|((mapping, known), id)| protos::Mapping {
             id,
             memory_start: mapping.start,
@@ -185,7 +185,10 @@ fn mappings(profile: &Profile, strings: &mut Strings) -> Vec<protos::Mapping> {
             has_line_numbers: known.lines,
             has_inline_frames: known.inlines,
         })
-        .collect()
+        .collect();
+    // Readers take the first for the main binary and show it in titles: not `[kernel]`, where there is a file.
+    messages.sort_by_key(|message| profile.mappings[message.id as usize - 1].file.starts_with('['));
+    messages
 }
 
 fn locations(profile: &Profile) -> Vec<protos::Location> {

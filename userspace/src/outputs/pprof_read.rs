@@ -33,6 +33,13 @@ struct Reader<'a> {
     message: &'a protos::Profile,
 }
 
+/// What samples point into and what they add to.
+struct Tables {
+    locations: Index,
+    stacks: Table<Vec<u32>>,
+    processes: Table<(u32, String)>,
+}
+
 impl<'a> Reader<'a> {
     fn profile(&self) -> Result<Profile, String> {
         let message = self.message;
@@ -40,46 +47,27 @@ impl<'a> Reader<'a> {
         let kind = kind_of(&value_types)?;
         let (mappings, mapping_index) = self.mappings()?;
         let (mut functions, function_index) = self.functions()?;
-        let mut location_index = HashMap::with_capacity(message.location.len());
-        let mut locations = Vec::with_capacity(message.location.len());
-        for location in &message.location {
-            location_index.insert(location.id, locations.len() as u32);
-            let mapping = lookup(&mapping_index, location.mapping_id, "mapping")?;
-            let lines = match &location.line[..] {
-                [] => vec![unnamed(location.address, mapping, &mappings, &mut functions)],
-                lines => {
-                    lines.iter().map(|line| read_line(line, &function_index)).collect::<Result<_, _>>()?
-                }
-            };
-            let file = mapping.map_or("", |mapping| mappings[mapping as usize].file.as_str());
-            locations.push(Location {
-                address: location.address,
-                mapping,
-                lines,
-                kind: frame_kind(file, location.address),
-            });
-        }
-        let mut stacks = Table::default();
-        let mut processes = Table::default();
-        let samples = message
-            .sample
-            .iter()
-            .map(|s| self.sample(s, &location_index, &mut stacks, &mut processes, &mappings));
+        let locations = self.locations(&mappings, &mapping_index, &mut functions, &function_index)?;
+        let mut tables = Tables {
+            locations: index(message.location.iter().map(|location| location.id)),
+            stacks: Table::default(),
+            processes: Table::default(),
+        };
+        let samples = message.sample.iter().map(|sample| self.sample(sample, &mut tables));
         let samples = samples.collect::<Result<_, _>>()?;
-        let stacks = stacks.items.into_iter().map(|locations| Stack { locations, end: String::new() });
-        let processes =
-            processes.items.into_iter().map(|(pid, name)| Process { pid, start_time_ns: 0, name });
+        let stacks = tables.stacks.items.into_iter();
+        let processes = tables.processes.items.into_iter();
         let mut profile = Profile {
             kind,
             start_unix_ns: unsigned(message.time_nanos),
             duration_ns: unsigned(message.duration_nanos),
             period_ns: unsigned(message.period),
             value_types,
-            stacks: stacks.collect(),
-            processes: processes.collect(),
             mappings,
             functions,
             locations,
+            stacks: stacks.map(|locations| Stack { locations, end: String::new() }).collect(),
+            processes: processes.map(|(pid, name)| Process { pid, start_time_ns: 0, name }).collect(),
             samples,
             ..Profile::empty()
         };
@@ -100,8 +88,11 @@ impl<'a> Reader<'a> {
     }
 
     fn mappings(&self) -> Result<(Vec<Mapping>, Index), String> {
-        let index = index(self.message.mapping.iter().map(|mapping| mapping.id));
-        let mappings = self.message.mapping.iter().map(|mapping| {
+        // By their ids, which is the order of our own tables; in the file, the main binary is the first.
+        let mut messages: Vec<_> = self.message.mapping.iter().collect();
+        messages.sort_by_key(|mapping| mapping.id);
+        let index = index(messages.iter().map(|mapping| mapping.id));
+        let mappings = messages.iter().map(|mapping| {
             Ok(Mapping {
                 start: mapping.memory_start,
                 end: mapping.memory_limit,
@@ -125,14 +116,30 @@ impl<'a> Reader<'a> {
         Ok((functions.collect::<Result<_, String>>()?, index))
     }
 
-    fn sample(
+    fn locations(
         &self,
-        sample: &protos::Sample,
-        location_index: &Index,
-        stacks: &mut Table<Vec<u32>>,
-        processes: &mut Table<(u32, String)>,
         mappings: &[Mapping],
-    ) -> Result<Sample, String> {
+        mapping_index: &Index,
+        functions: &mut Vec<Function>,
+        function_index: &Index,
+    ) -> Result<Vec<Location>, String> {
+        let mut locations = Vec::with_capacity(self.message.location.len());
+        for location in &self.message.location {
+            let address = location.address;
+            let mapping = lookup(mapping_index, location.mapping_id, "mapping")?;
+            let lines = match &location.line[..] {
+                [] => vec![unnamed(address, mapping, mappings, functions)],
+                lines => {
+                    lines.iter().map(|line| read_line(line, function_index)).collect::<Result<_, _>>()?
+                }
+            };
+            let file = mapping.map_or("", |mapping| mappings[mapping as usize].file.as_str());
+            locations.push(Location { address, mapping, lines, kind: frame_kind(file, address) });
+        }
+        Ok(locations)
+    }
+
+    fn sample(&self, sample: &protos::Sample, tables: &mut Tables) -> Result<Sample, String> {
         let (mut pid, mut thread_id, mut comm, mut thread_name) = (0, 0, None, None);
         for label in &sample.label {
             match self.text(label.key)? {
@@ -143,20 +150,30 @@ impl<'a> Reader<'a> {
                 _ => {}
             }
         }
-        // A program that profiles itself says nothing of processes: its first mapping is its main binary.
-        let binary = || mappings.first().and_then(|mapping| mapping.file.rsplit('/').next());
-        let process = comm.or_else(binary).filter(|name| !name.is_empty()).unwrap_or("[unknown]");
+        let process = match comm {
+            Some(comm) => comm,
+            None => self.main_binary()?,
+        };
         let locations = sample.location_id.iter();
         let locations = locations.map(|&id| {
-            location_index.get(&id).copied().ok_or_else(|| format!("its location {id} does not exist"))
+            tables.locations.get(&id).copied().ok_or_else(|| format!("its location {id} does not exist"))
         });
+        let locations = locations.collect::<Result<_, _>>()?;
         Ok(Sample {
-            process: processes.id((pid, process.to_owned())),
+            process: tables.processes.id((pid, process.to_owned())),
             thread_id,
             thread_name: thread_name.unwrap_or(process).to_owned(),
-            stack: stacks.id(locations.collect::<Result<_, _>>()?),
+            stack: tables.stacks.id(locations),
             values: sample.value.iter().map(|&value| unsigned(value)).collect(),
         })
+    }
+
+    /// The name of the program of a profile that says nothing of processes, as those that programs make of
+    /// themselves: its first mapping.
+    fn main_binary(&self) -> Result<&'a str, String> {
+        let Some(first) = self.message.mapping.first() else { return Ok("[unknown]") };
+        let file = self.text(first.filename)?;
+        Ok(file.rsplit('/').next().filter(|name| !name.is_empty()).unwrap_or("[unknown]"))
     }
 
     /// What hostscope puts into comments; those of other programs fit none of it and are left out.
@@ -208,7 +225,7 @@ fn read_line(line: &protos::Line, function_index: &Index) -> Result<Line, String
 fn unnamed(address: u64, mapping: Option<u32>, mappings: &[Mapping], functions: &mut Vec<Function>) -> Line {
     let name = match mapping.map(|mapping| &mappings[mapping as usize]) {
         Some(mapping) => {
-            let file = mapping.file.rsplit('/').next().unwrap_or_default();
+            let file = mapping.file.rsplit('/').next().unwrap_or_default().trim_matches(['[', ']']);
             let offset = address.wrapping_sub(mapping.start).wrapping_add(mapping.file_offset);
             format!("[{file}+{offset:#x}]")
         }
@@ -242,4 +259,85 @@ fn kind_of(value_types: &[ValueType]) -> Result<Kind, String> {
     }
     let names = value_types.iter().map(|t| t.name.escape_debug().to_string());
     Err(format!("it counts {}, not the time on the CPU", names.collect::<Vec<_>>().join(", ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A profile as Go's runtime makes it of itself: no labels, its own binary first.
+    fn message() -> protos::Profile {
+        let strings = ["", "samples", "count", "/usr/bin/app", "main.work", "[vdso]", "comm"];
+        protos::Profile {
+            string_table: strings.map(str::to_owned).to_vec(),
+            sample_type: vec![protos::ValueType { ty: 1, unit: 2 }],
+            mapping: vec![
+                protos::Mapping { id: 9, memory_start: 0x1000, filename: 3, ..Default::default() },
+                protos::Mapping { id: 4, memory_start: 0x9000, filename: 5, ..Default::default() },
+            ],
+            function: vec![protos::Function { id: 7, name: 4, ..Default::default() }],
+            location: vec![
+                protos::Location {
+                    id: 70,
+                    mapping_id: 9,
+                    address: 0x1234,
+                    line: vec![protos::Line { function_id: 7, line: -3 }],
+                    ..Default::default()
+                },
+                protos::Location { id: 30, mapping_id: 4, address: 0x9010, ..Default::default() },
+            ],
+            sample: vec![protos::Sample { location_id: vec![30, 70], value: vec![5], ..Default::default() }],
+            ..Default::default()
+        }
+    }
+
+    fn read(message: &protos::Profile) -> Result<Profile, String> {
+        let profile = parse(&message.encode_to_vec())?;
+        profile.validate()?;
+        Ok(profile)
+    }
+
+    #[test]
+    fn profiles_of_other_programs_are_read() {
+        let profile = read(&message()).unwrap();
+        assert_eq!(profile.processes[0].name, "app");
+        let names: Vec<_> = profile.stacks[0]
+            .locations
+            .iter()
+            .map(|&location| profile.locations[location as usize].lines[0])
+            .map(|line| profile.functions[line.function as usize].name.as_str())
+            .collect();
+        assert_eq!(names, ["[vdso+0x10]", "main.work"]);
+        assert_eq!(profile.total(0), 5);
+    }
+
+    #[test]
+    fn ids_and_indexes_that_point_nowhere_are_told() {
+        type Break = fn(&mut protos::Profile);
+        let broken: [(Break, &str); 7] = [
+            (|m| m.sample[0].location_id[0] = 99, "location 99"),
+            (|m| m.location[0].mapping_id = 99, "mapping 99"),
+            (|m| m.location[0].line[0].function_id = 99, "function 99"),
+            (|m| m.location[0].line[0].function_id = 0, "no function"),
+            (|m| m.function[0].name = -1, "string -1"),
+            (
+                |m| m.sample[0].label = vec![protos::Label { key: 6, str: 99, ..Default::default() }],
+                "string 99",
+            ),
+            (|m| m.sample[0].value.clear(), "0 values of 1"),
+        ];
+        for (damage, why) in broken {
+            let mut message = message();
+            damage(&mut message);
+            let error = read(&message).unwrap_err();
+            assert!(error.contains(why), "{error}");
+        }
+    }
+
+    #[test]
+    fn other_kinds_are_refused_by_name() {
+        let mut message = message();
+        message.string_table[1] = "inuse_space".into();
+        assert_eq!(read(&message).unwrap_err(), "it counts inuse_space, not the time on the CPU");
+    }
 }

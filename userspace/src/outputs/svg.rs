@@ -1,9 +1,10 @@
 //! Flame graphs (`.svg`), drawn by inferno: they zoom and search in any browser, with nothing else needed.
 
+use std::fmt::Write as _;
 use std::io::{self, Write};
 
 use inferno::flamegraph::color::{Color, PaletteMap};
-use inferno::flamegraph::{self, Options};
+use inferno::flamegraph::{self, Options, TextTruncateDirection};
 
 use crate::profile::Profile;
 
@@ -33,7 +34,7 @@ impl Output for FlameGraph {
         let mut lines = String::new();
         for line in &folding.lines {
             folding.push_stack(line, &mut lines);
-            lines.push_str(&format!(" {}\n", line.values[0]));
+            let _ = writeln!(lines, " {}", line.values[0]);
         }
         let mut colors = palette(&folding);
         let mut graph = Graph {
@@ -146,6 +147,8 @@ impl Graph<'_> {
         options.subtitle = Some(self.subtitle.clone());
         options.count_name.clone_from(&self.count_name);
         options.palette_map = self.colors.take();
+        // A name's beginning tells more than the end of its parameters.
+        options.text_truncate_direction = TextTruncateDirection::Right;
         // inferno sorts lines as bytes, which cuts frames in two (`a`, `a.b`, `a;c`), and refuses some orders of
         // names with spaces; a flame chart is the same drawing in the order given, which it takes from the end.
         options.flame_chart = true;
