@@ -11,3 +11,5 @@ pub mod collect;
 pub mod targets;
 pub mod aggregate;
 pub mod profile;
+
+pub mod outputs;

@@ -162,7 +162,40 @@ impl Profile {
     /// The sum over all samples of the value at `index` of [`Profile::value_types`].
     #[must_use]
     pub fn total(&self, index: usize) -> u64 {
-        self.samples.iter().filter_map(|sample| sample.values.get(index)).fold(0, |sum, &v| sum.saturating_add(v))
+        self.samples
+            .iter()
+            .filter_map(|sample| sample.values.get(index))
+            .fold(0, |sum, &v| sum.saturating_add(v))
+    }
+
+    /// A profile without samples; readers and tests fill in what they know.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self {
+            kind: Kind::Cpu,
+            host: String::new(),
+            target: String::new(),
+            start_unix_ns: 0,
+            duration_ns: 0,
+            frequency_hertz: 0,
+            period_ns: 0,
+            event: String::new(),
+            value_types: Vec::new(),
+            mappings: Vec::new(),
+            functions: Vec::new(),
+            locations: Vec::new(),
+            stacks: Vec::new(),
+            processes: Vec::new(),
+            samples: Vec::new(),
+            losses: Vec::new(),
+        }
+    }
+
+    /// The index into [`Profile::value_types`] of what people count by, as in flame graphs and folded stacks: the
+    /// samples where the profile has them, else its first value.
+    #[must_use]
+    pub fn count_index(&self) -> usize {
+        self.value_types.iter().position(|value_type| value_type.name == "samples").unwrap_or(0)
     }
 
     /// Checks that every index points into its table, so that outputs may index without asking. Profiles read from
@@ -172,7 +205,11 @@ impl Profile {
     /// The first index that points nowhere, in words.
     pub fn validate(&self) -> Result<(), String> {
         let within = |what: &str, index: u32, len: usize| {
-            if (index as usize) < len { Ok(()) } else { Err(format!("{what} {index} of {len} does not exist")) }
+            if (index as usize) < len {
+                Ok(())
+            } else {
+                Err(format!("{what} {index} of {len} does not exist"))
+            }
         };
         for location in &self.locations {
             if let Some(mapping) = location.mapping {
@@ -194,7 +231,11 @@ impl Profile {
             within("process", sample.process, self.processes.len())?;
             within("stack", sample.stack, self.stacks.len())?;
             if sample.values.len() != self.value_types.len() {
-                return Err(format!("a sample has {} values of {}", sample.values.len(), self.value_types.len()));
+                return Err(format!(
+                    "a sample has {} values of {}",
+                    sample.values.len(),
+                    self.value_types.len()
+                ));
             }
         }
         Ok(())
