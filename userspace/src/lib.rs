@@ -2,4 +2,9 @@
 
 pub mod config;
 pub mod error;
+
+pub mod targets;
+
+pub mod symbolize;
+
 pub mod profile;

@@ -162,7 +162,10 @@ impl Profile {
     /// The sum over all samples of the value at `index` of [`Profile::value_types`].
     #[must_use]
     pub fn total(&self, index: usize) -> u64 {
-        self.samples.iter().filter_map(|sample| sample.values.get(index)).fold(0, |sum, &v| sum.saturating_add(v))
+        self.samples
+            .iter()
+            .filter_map(|sample| sample.values.get(index))
+            .fold(0, |sum, &v| sum.saturating_add(v))
     }
 
     /// Checks that every index points into its table, so that outputs may index without asking. Profiles read from
@@ -172,7 +175,11 @@ impl Profile {
     /// The first index that points nowhere, in words.
     pub fn validate(&self) -> std::result::Result<(), String> {
         let within = |what: &str, index: u32, len: usize| {
-            if (index as usize) < len { Ok(()) } else { Err(format!("{what} {index} of {len} does not exist")) }
+            if (index as usize) < len {
+                Ok(())
+            } else {
+                Err(format!("{what} {index} of {len} does not exist"))
+            }
         };
         for location in &self.locations {
             if let Some(mapping) = location.mapping {
@@ -194,7 +201,11 @@ impl Profile {
             within("process", sample.process, self.processes.len())?;
             within("stack", sample.stack, self.stacks.len())?;
             if sample.values.len() != self.value_types.len() {
-                return Err(format!("a sample has {} values of {}", sample.values.len(), self.value_types.len()));
+                return Err(format!(
+                    "a sample has {} values of {}",
+                    sample.values.len(),
+                    self.value_types.len()
+                ));
             }
         }
         Ok(())
