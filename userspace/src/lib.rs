@@ -10,6 +10,6 @@ pub mod load;
 pub mod collect;
 pub mod targets;
 pub mod aggregate;
+pub mod symbolize;
 pub mod profile;
-
 pub mod outputs;
