@@ -27,12 +27,14 @@ mod plt;
 mod sorted;
 mod symbol_table;
 mod vdso;
+mod window;
 
 #[cfg(test)]
 mod tests;
 
 pub use demangle::demangle;
 pub use kernel::{KernelNames, KernelSymbol, kallsyms, kernel};
+pub use window::{CodeKind, NamedLocation, WindowNames, name_window};
 pub use perf_map::{PerfMapNames, perf_map};
 
 use cache::Cache;
