@@ -24,9 +24,11 @@ fn profile() -> Profile {
         lines: vec![Line { function, line: function % 900 + 1 }],
         kind: FrameKind::Native,
     });
+    // At each depth, neighbours that still share a frame are the fewer the deeper it is: 12,000 frames in all.
     let frame = |stack: u32, depth: u32| {
-        let part = if depth < DEPTH / 2 { stack % 20 } else { stack };
-        part.wrapping_mul(2_654_435_761).wrapping_add(depth.wrapping_mul(40_503)) % FUNCTIONS
+        let shift = STACKS.ilog2() + 1 - (STACKS.ilog2() + 1) * (depth + 1) / DEPTH;
+        let branch = stack >> shift;
+        branch.wrapping_mul(2_654_435_761).wrapping_add(depth.wrapping_mul(40_503)) % FUNCTIONS
     };
     let stacks = (0..STACKS).map(|stack| Stack {
         locations: (0..DEPTH).rev().map(|depth| frame(stack, depth)).collect(),
@@ -34,12 +36,14 @@ fn profile() -> Profile {
     });
     let processes =
         (0..50).map(|pid| Process { pid, start_time_ns: 0, name: format!("service-{}", pid % 30) });
+    // Few stacks are hot and most were seen a few times: 12,000 samples.
+    let count = |stack: u32| u64::from(1 + 1_200 / (1 + stack.wrapping_mul(2_654_435_761) % STACKS));
     let samples = (0..STACKS).map(|stack| Sample {
-        process: stack % 50,
+        process: stack / 64,
         thread_id: stack,
-        thread_name: format!("worker-{}", stack % 8),
+        thread_name: format!("worker-{}", stack / 16 % 4),
         stack,
-        values: vec![3, 30_303_030],
+        values: vec![count(stack), count(stack) * 10_101_010],
     });
     let value_type = |name: &str, unit: &str| ValueType { name: name.into(), unit: unit.into() };
     Profile {

@@ -99,9 +99,13 @@ pub fn default_paths(kind: Kind, start_unix_ns: u64) -> Vec<PathBuf> {
         .collect()
 }
 
-/// What the profile is, for a title: `CPU profile: whole host`.
+/// What the profile is, for a title: `CPU profile: whole host`. Other programs' profiles name no target.
 fn title(profile: &Profile) -> String {
-    format!("{}: {}", kind_title(profile.kind), text::shorten(&text::clean(&profile.target), MAX_TITLE_CHARS))
+    let kind = kind_title(profile.kind);
+    match profile.target.as_str() {
+        "" => kind.to_owned(),
+        target => format!("{kind}: {}", text::shorten(&text::clean(target), MAX_TITLE_CHARS)),
+    }
 }
 
 /// The name of a kind in titles.
