@@ -13,3 +13,5 @@ pub mod aggregate;
 pub mod symbolize;
 pub mod profile;
 pub mod outputs;
+pub mod capture;
+pub mod cli;

@@ -86,6 +86,7 @@ pub struct Kernel {
     pub events: maps::Events,
     /// Records of new mappings, one ring a CPU.
     pub mapping_rings: Vec<PerfRing>,
+    log: Option<aya_log::EbpfLogger<&'static dyn log::Log>>,
     frequency_hertz: u32,
     sampled: BTreeMap<u32, PerfEventLinkId>,
 }
@@ -117,6 +118,8 @@ impl Kernel {
                 probe.reason = reason;
             }
         }
+        // Only objects built with `cargo xtask ebpf --debug` have log lines.
+        let log = aya_log::EbpfLogger::init(&mut ebpf).ok();
         let event = sampling_event(&mut ebpf, settings.frequency_hertz, &cpus);
         Ok(Self {
             counts: maps::Counts::new(&mut ebpf)?,
@@ -128,6 +131,7 @@ impl Kernel {
             probes,
             event,
             mapping_rings,
+            log,
             frequency_hertz: settings.frequency_hertz,
             sampled: BTreeMap::new(),
         })
@@ -195,9 +199,11 @@ impl Kernel {
         }
     }
 
-    /// The loaded object, for the programs' own log lines (debug builds of the eBPF side).
-    pub fn ebpf_mut(&mut self) -> &mut Ebpf {
-        &mut self.ebpf
+    /// Passes on the programs' own log lines, where the object has any.
+    pub fn flush_log(&mut self) {
+        if let Some(log) = &mut self.log {
+            log.flush();
+        }
     }
 
     fn degrade(&mut self, spec: &ProbeSpec, reason: &str) {

@@ -3,6 +3,7 @@
 use std::fs;
 
 use hostscope_wire::spec::KernelVersion;
+use serde::Serialize;
 
 use super::btf::{self, Btf};
 use crate::error::{Error, Result};
@@ -160,7 +161,7 @@ pub fn offsets() -> Result<Offsets> {
 }
 
 /// The state of one thing that a capture may need.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
     /// What was looked at.
     pub name: &'static str,
@@ -173,7 +174,8 @@ pub struct Finding {
 }
 
 /// How well something works.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum State {
     /// Fully.
     On,

@@ -13,7 +13,7 @@ use std::fs::File;
 use hostscope_wire::process::ProcessRecord;
 
 use crate::collect::NewMapping;
-use files::{FileId, Files, Sighting};
+use files::{FileId, FileKind, Files, Sighting};
 use proc_fs::{MapsLine, ProcReader, Stat};
 
 /// Index of a process in [`Processes`], never reused.
@@ -208,6 +208,12 @@ impl Processes {
         }
         self.read_mappings(id);
         self.all.get(&id)?.mapping_at(address).copied()
+    }
+
+    /// Whether a mapping holds code that was made at run time.
+    #[must_use]
+    pub fn is_runtime_code(&self, mapping: &Mapping) -> bool {
+        self.files.get(mapping.file).kind == FileKind::Anonymous
     }
 
     /// Opens the perf map of a process that has a sample in code without a file, while it is there to be opened.

@@ -1,0 +1,254 @@
+//! `hostscope record`: a profile to files.
+
+use std::io::{IsTerminal, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{ExitCode, ExitStatus};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
+
+use clap::{Args, builder::PossibleValuesParser, builder::TypedValueParser};
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use super::values;
+use crate::capture::{self, Captured, Progress, Stop, Summary};
+use crate::config::{CaptureSettings, Kind, Target};
+use crate::error::{Error, Result};
+use crate::outputs;
+
+/// Take a profile and write it to files
+///
+/// Without a target the whole host is profiled; without -d until Ctrl-C, or until the targets end. Without -o a flame
+/// graph (.svg) and a pprof file (.pb.gz) are written to the current folder.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    target: TargetArguments,
+
+    /// What to count
+    #[arg(short, long, default_value = Kind::Cpu.name(), value_parser = kind_parser())]
+    kind: Kind,
+
+    /// How long: 10s, 500ms, 2m; a bare number is seconds
+    #[arg(short, long, value_parser = values::duration)]
+    duration: Option<Duration>,
+
+    /// Samples a second and CPU
+    #[arg(short = 'F', long, value_name = "HZ", default_value = "99", value_parser = values::frequency)]
+    frequency: u32,
+
+    /// A file to write; its end chooses the format (.svg, .pb.gz, .folded, .speedscope.json, .json); - for folded
+    /// stacks to standard output. May be repeated
+    #[arg(short, long, value_name = "FILE")]
+    output: Vec<PathBuf>,
+
+    /// Read debug information for inlined functions and lines: slower, and more memory
+    #[arg(long)]
+    inlines: bool,
+
+    /// Sample idle CPUs too
+    #[arg(long)]
+    idle: bool,
+}
+
+#[derive(Debug, Args)]
+#[group(multiple = false)]
+struct TargetArguments {
+    /// A process, with what it forks from now on. May be repeated
+    #[arg(short, long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
+    pid: Vec<u32>,
+
+    /// A cgroup (version 2) and everything below it
+    #[arg(long, value_name = "PATH")]
+    cgroup: Option<PathBuf>,
+
+    /// A command to start and profile until it ends, with what it forks
+    #[arg(last = true, value_name = "COMMAND")]
+    command: Vec<String>,
+}
+
+fn kind_parser() -> impl TypedValueParser<Value = Kind> {
+    PossibleValuesParser::new(Kind::ALL.iter().map(|kind| kind.name()))
+        .map(|name| Kind::ALL.iter().copied().find(|kind| kind.name() == name).unwrap_or(Kind::Cpu))
+}
+
+impl TargetArguments {
+    fn target(self) -> Target {
+        if !self.command.is_empty() {
+            Target::Command(self.command)
+        } else if let Some(path) = self.cgroup {
+            Target::Cgroup(path)
+        } else if self.pid.is_empty() {
+            Target::Host
+        } else {
+            let mut pids = self.pid;
+            pids.sort_unstable();
+            pids.dedup();
+            Target::Pids(pids)
+        }
+    }
+}
+
+/// Runs it.
+pub fn run(arguments: Arguments, quiet: bool, verbose: u8) -> Result<ExitCode> {
+    let paths = output_paths(&arguments)?;
+    let settings = CaptureSettings {
+        kind: arguments.kind,
+        target: arguments.target.target(),
+        duration: arguments.duration,
+        frequency_hertz: arguments.frequency,
+        include_idle: arguments.idle,
+        inlines: arguments.inlines,
+    };
+    let stop = Stop::new()?;
+    let terminated = on_signals(&stop)?;
+    let mut line = ProgressLine::new(quiet, settings.duration);
+    let outcome = capture::run(&settings, &stop, &mut |progress| line.show(progress));
+    line.clear();
+    let Captured { profile, summary, mut command } = outcome?;
+    for path in &paths {
+        outputs::write_file(&profile, path)?;
+    }
+    if !quiet {
+        if arguments.output.is_empty() {
+            paths.iter().for_each(|path| println!("{}", path.display()));
+        }
+        report(&summary, verbose);
+    }
+    let Some(command) = &mut command else { return Ok(ExitCode::SUCCESS) };
+    if terminated.load(Ordering::Relaxed) {
+        command.signal(rustix::process::Signal::TERM);
+    }
+    command.wait().map(own_status)
+}
+
+/// The files to write, checked: a capture of ten minutes must not fail at its end for a missing folder.
+fn output_paths(arguments: &Arguments) -> Result<Vec<PathBuf>> {
+    let paths = if arguments.output.is_empty() {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        outputs::default_paths(arguments.kind, now.map_or(0, |now| now.as_nanos() as u64))
+    } else {
+        arguments.output.clone()
+    };
+    let is_stdout = |path: &&PathBuf| path.as_path() == Path::new(outputs::STDOUT);
+    if paths.iter().filter(is_stdout).count() > 1 {
+        return Err(Error::usage("-o - is there twice", "name standard output once"));
+    }
+    paths.iter().try_for_each(|path| outputs::check_writable(path))?;
+    Ok(paths)
+}
+
+/// The first Ctrl-C (or SIGTERM) ends the capture, the second the program. True where SIGTERM came.
+fn on_signals(stop: &Stop) -> Result<Arc<AtomicBool>> {
+    let failed =
+        |error: std::io::Error| Error::failed(format!("cannot handle signals: {error}"), "raise ulimit -n");
+    let once = Arc::new(AtomicBool::new(false));
+    let terminated = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        // The order matters: the first signal finds `once` unset here and sets it below.
+        signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&once)).map_err(failed)?;
+        signal_hook::flag::register(signal, Arc::clone(&once)).map_err(failed)?;
+        signal_hook::low_level::pipe::register(signal, stop.handle()?).map_err(failed)?;
+    }
+    signal_hook::flag::register(SIGTERM, Arc::clone(&terminated)).map_err(failed)?;
+    Ok(terminated)
+}
+
+/// The command's own status as a shell would show it.
+fn own_status(status: ExitStatus) -> ExitCode {
+    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
+    ExitCode::from(code as u8)
+}
+
+fn report(summary: &Summary, verbose: u8) {
+    eprintln!("hostscope: {}", summary_line(summary));
+    if summary.samples == 0 {
+        eprintln!("note: nothing of the target ran on a CPU while it was watched");
+    }
+    let shown = if verbose > 0 { usize::MAX } else { 3 };
+    for finding in summary.findings.iter().take(shown) {
+        eprintln!("note: {finding}");
+    }
+    if summary.findings.len() > shown {
+        eprintln!("note: {} more of these with -v", summary.findings.len() - shown);
+    }
+    tracing::info!(
+        startup_ms = milliseconds(summary.startup),
+        first_sample_ms = summary.first_sample.map(milliseconds),
+        finish_ms = milliseconds(summary.finish),
+        "timing"
+    );
+}
+
+fn milliseconds(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1000.0
+}
+
+fn summary_line(summary: &Summary) -> String {
+    let plural = |count: u64, one: &str, many: &str| format!("{count} {}", if count == 1 { one } else { many });
+    let complete = if summary.user_samples == 0 {
+        String::new()
+    } else {
+        format!(", {:.0}% of user stacks complete", 100.0 * summary.complete_samples as f64 / summary.user_samples as f64)
+    };
+    format!(
+        "{} of {} in {:.1} s{complete}, {} lost",
+        plural(summary.samples, "sample", "samples"),
+        plural(summary.processes as u64, "process", "processes"),
+        summary.duration.as_secs_f64(),
+        summary.lost_samples,
+    )
+}
+
+/// The line that says how far a capture is, on a terminal only.
+struct ProgressLine {
+    enabled: bool,
+    shown: bool,
+    duration: Option<Duration>,
+}
+
+impl ProgressLine {
+    fn new(quiet: bool, duration: Option<Duration>) -> Self {
+        let line = Self { enabled: !quiet && std::io::stderr().is_terminal(), shown: false, duration };
+        if line.enabled && duration.is_none() {
+            eprintln!("hostscope: recording; Ctrl-C ends it and writes the files");
+        }
+        line
+    }
+
+    fn show(&mut self, progress: Progress) {
+        if !self.enabled {
+            return;
+        }
+        self.shown = true;
+        let of = self.duration.map_or_else(String::new, |duration| format!(" of {:.0}", duration.as_secs_f64()));
+        eprint!("\r\x1b[Khostscope: {:.0}{of} s, {} samples", progress.elapsed.as_secs_f64(), progress.samples);
+        let _ = std::io::stderr().flush();
+    }
+
+    fn clear(&mut self) {
+        if std::mem::take(&mut self.shown) {
+            eprint!("\r\x1b[K");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_summary_is_one_line() {
+        let summary = Summary {
+            samples: 1980,
+            processes: 1,
+            user_samples: 1000,
+            complete_samples: 630,
+            duration: Duration::from_millis(10_040),
+            ..Summary::default()
+        };
+        let line = summary_line(&summary);
+        assert_eq!(line, "1980 samples of 1 process in 10.0 s, 63% of user stacks complete, 0 lost");
+    }
+}
