@@ -116,7 +116,11 @@ impl Window {
     /// Samples whose stack is not known: sent by the kernel side, but dropped here.
     #[must_use]
     pub fn samples_without_stack(&self) -> u64 {
-        self.counts.iter().filter(|(key, _)| !self.stacks.contains_key(&key.stack_id)).map(|(_, count)| count).sum()
+        self.counts
+            .iter()
+            .filter(|(key, _)| !self.stacks.contains_key(&key.stack_id))
+            .map(|(_, count)| count)
+            .sum()
     }
 
     fn mapping(&mut self, process: ProcessId, mapping: Mapping) -> u32 {

@@ -17,7 +17,7 @@ use crate::error::Result;
 #[derive(Debug, Parser)]
 #[command(name = "hostscope", version, max_term_width = 100, arg_required_else_help = true)]
 struct Arguments {
-    /// Say more: -v what was found out, -vv every step; RUST_LOG chooses by module
+    /// Say more: -v what was found out, -vv every step; `RUST_LOG` chooses by module
     #[arg(short, long, action = ArgAction::Count, global = true, conflicts_with = "quiet")]
     verbose: u8,
 

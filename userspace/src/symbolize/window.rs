@@ -74,10 +74,12 @@ pub fn name_window(symbolizer: &mut Symbolizer, window: &Window, processes: &Pro
     for (process, wanted) in by_process {
         naming.perf_map(processes, process, wanted);
     }
-    let locations = window.locations.iter().zip(naming.names).map(|(location, (lines, kind))| NamedLocation {
-        lines: lines.unwrap_or_else(|| vec![nameless(window, processes, location.address, location.place)]),
-        kind,
-    });
+    let locations =
+        window.locations.iter().zip(naming.names).map(|(location, (lines, kind))| NamedLocation {
+            lines: lines
+                .unwrap_or_else(|| vec![nameless(window, processes, location.address, location.place)]),
+            kind,
+        });
     WindowNames { locations: locations.collect(), findings: naming.findings }
 }
 

@@ -199,9 +199,10 @@ impl Processes {
         if process.exited || process.read_in_drain == self.drain || process.pid == 0 {
             return None;
         }
-        let alive = self.reader.stat(process.pid).is_ok_and(|stat| {
-            same_start(stat.start_ticks * TICK_NS, process.start_time_ns)
-        });
+        let alive = self
+            .reader
+            .stat(process.pid)
+            .is_ok_and(|stat| same_start(stat.start_ticks * TICK_NS, process.start_time_ns));
         if !alive {
             self.mark_exited(id);
             return None;
