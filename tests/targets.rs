@@ -115,8 +115,8 @@ fn several_processes_can_be_named() {
 #[test]
 fn the_end_of_the_last_target_ends_the_capture() {
     let _host = host();
-    let mut first = Workload::start("shares", ["200"]);
-    let mut last = Workload::start("shares", ["900"]);
+    let mut first = Workload::start("shares", ["800"]);
+    let mut last = Workload::start("shares", ["2000"]);
     let began = Instant::now();
     let recording = Recording::start(["-F", "499", "-d", "60s", "-p", &first.pid_text(), "-p", &last.pid_text()]);
     first.wait();
