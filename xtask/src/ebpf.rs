@@ -74,6 +74,12 @@ pub(crate) fn fresh_object(install: Install) -> Result<PathBuf> {
     build(&toolchain, Variant::Release, Lock::Kept)
 }
 
+/// Installs what a build of the object needs, so that a check can compare bytes.
+pub(crate) fn prepare(install: Install) -> Result<()> {
+    let prebuilt = Manifest::read().ok();
+    Toolchain::find(prebuilt.as_ref().map(|manifest| &manifest.toolchain), install).map(|_| ())
+}
+
 /// Fails where `ebpf/prebuilt` is not what the sources give.
 pub(crate) fn check() -> Result<()> {
     let mend = "run `cargo xtask ebpf` and commit ebpf/prebuilt";

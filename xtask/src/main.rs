@@ -8,10 +8,13 @@ mod needs;
 mod outcome;
 mod workloads;
 
+mod ci;
 mod ebpf;
+mod fuzz;
 mod run;
 mod test;
 mod tidy;
+mod vmtest;
 
 use std::process::ExitCode;
 
@@ -35,6 +38,12 @@ enum Command {
     Test(test::Arguments),
     /// Check the rules that no compiler checks: layout, imports, dependencies, licences
     Tidy,
+    /// Feed the parsers of outside bytes with made-up inputs
+    Fuzz(fuzz::Arguments),
+    /// Run the kernel tests under other kernels, in virtual machines
+    Vmtest(vmtest::Arguments),
+    /// Everything that has to hold before a commit lands
+    Ci,
 }
 
 fn main() -> ExitCode {
@@ -46,6 +55,9 @@ fn main() -> ExitCode {
         Command::Run(arguments) => run::main(&arguments),
         Command::Test(arguments) => test::main(&arguments),
         Command::Tidy => tidy::main(),
+        Command::Fuzz(arguments) => fuzz::main(&arguments),
+        Command::Vmtest(arguments) => vmtest::main(&arguments),
+        Command::Ci => ci::main(),
     };
     result.unwrap_or_else(|failure| {
         eprintln!("error: {failure}");

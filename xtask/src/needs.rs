@@ -12,6 +12,10 @@ pub(crate) enum For {
     DebianToolchain,
     /// `cargo xtask test`.
     Tests,
+    /// `cargo xtask fuzz`.
+    Fuzzing,
+    /// `cargo xtask vmtest`, beside what the tests need.
+    VirtualMachines,
 }
 
 /// A Debian package and why it is needed.
@@ -40,6 +44,19 @@ pub(crate) const NEEDS: &[Need] = &[
     },
     Need { package: "golang-go", by: For::Tests, reason: "go tool pprof judges our pprof files" },
     Need { package: "binutils", by: For::Tests, reason: "strip and objcopy make binaries with debug links" },
+    Need { package: "g++", by: For::Fuzzing, reason: "compiles libFuzzer" },
+    Need { package: "qemu-system-x86", by: For::VirtualMachines, reason: "boots other kernels" },
+    Need {
+        package: "busybox-static",
+        by: For::VirtualMachines,
+        reason: "the programs of a machine without libraries",
+    },
+    Need { package: "cpio", by: For::VirtualMachines, reason: "packs the machine's file system" },
+    Need {
+        package: "debian-archive-keyring",
+        by: For::VirtualMachines,
+        reason: "proves that kernels are Debian's",
+    },
 ];
 
 /// Whether missing packages may be installed.
@@ -57,9 +74,9 @@ impl Install {
 }
 
 /// Installs what `by` needs and is missing.
-pub(crate) fn ensure(by: For, install: Install) -> Result<()> {
+pub(crate) fn ensure(by: &[For], install: Install) -> Result<()> {
     let wanted: Vec<_> =
-        NEEDS.iter().filter(|need| need.by == by).map(|need| (need.package, need.reason)).collect();
+        NEEDS.iter().filter(|need| by.contains(&need.by)).map(|need| (need.package, need.reason)).collect();
     ensure_packages(&wanted, install)
 }
 

@@ -35,7 +35,7 @@ pub(crate) fn main(arguments: &Arguments) -> Result<ExitCode> {
 
 /// Runs every test of the workspace, or those whose name contains `filter`.
 pub(crate) fn all(install: Install, filter: Option<&str>) -> Result<Outcome> {
-    needs::ensure(For::Tests, install)?;
+    needs::ensure(&[For::Tests], install)?;
     let target = workspace::target();
     let surroundings = Surroundings {
         object: ebpf::fresh_object(install)?,

@@ -74,7 +74,7 @@ impl Toolchain {
 fn find_compiler(preferred: Option<&Versions>, install: Install) -> Result<Compiler> {
     let mut found = compilers();
     if found.is_empty() {
-        needs::ensure(For::DebianToolchain, install).map_err(|failure| {
+        needs::ensure(&[For::DebianToolchain], install).map_err(|failure| {
             let mend = format!("`rustup component add rust-src`, or Debian's toolchain: {}", failure.mend);
             Failure::new(
                 format!(
