@@ -41,11 +41,17 @@ fn cpp(name: &str) -> Option<String> {
         return None;
     }
     let parse = ParseOptions::default().recursion_limit(MAX_DEPTH);
-    let show = DemangleOptions::new().no_params().no_return_type().recursion_limit(MAX_DEPTH);
+    let show = DemangleOptions::new()
+        .no_params()
+        .no_return_type()
+        .hide_expression_literal_types()
+        .recursion_limit(MAX_DEPTH);
     let symbol = cpp_demangle::Symbol::new_with_options(name.as_bytes(), &parse).ok()?;
     let mut text = Bounded(String::new());
     symbol.structured_demangle(&mut text, &show).ok()?;
-    (!text.0.is_empty()).then_some(text.0)
+    // cpp_demangle writes a comma for an argument pack that is empty: `AnalysisManager<Module, >`.
+    let text = if text.0.contains(", >") { text.0.replace(", >", ">") } else { text.0 };
+    (!text.is_empty()).then_some(text)
 }
 
 /// A string that refuses to grow beyond [`MAX_DEMANGLED_BYTES`].

@@ -128,9 +128,9 @@ impl<'a> Search<'a> {
         self.ascending = self.ascending.filter(|&greatest| greatest <= address).map(|_| address);
         if address > highest {
             // The kernel's own symbols come first and ascend: its own lookup is a binary search over this order
-            // (`get_symbol_pos`). Modules and BPF follow; they lie above or below, so that with a wanted address
-            // below the kernel's text every line must be seen.
-            let done = self.ascending.is_some() && lowest >= first;
+            // (`get_symbol_pos`). Modules and BPF follow in no order, above or below, so that with a wanted address
+            // among them every line must be seen.
+            let done = self.ascending.is_some() && lowest >= first && !name.contains(&b'\t');
             return if done { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
         }
         // Mostly the next symbol stands before the same wanted address as the last one.

@@ -23,8 +23,8 @@ const CHUNK_BYTES: usize = 48 * 2048;
 /// How many symbols may cover one address on average before the table is taken for hostile. Aliases and nested
 /// symbols of real files come to a dozen.
 const MAX_COVERS_PER_ADDRESS: usize = 256;
-/// How many symbols of one start that cover one address have their names compared.
-const MAX_ALIASES: usize = 4;
+/// How many names of one function are compared. glibc gives `read` six.
+const MAX_ALIASES: usize = 8;
 /// The longest name that is read, in bytes; longer ones are cut. C++ templates reach a few thousand.
 pub(super) const MAX_NAME_BYTES: usize = 8 * 1024;
 /// How much is read at a time from a string table: most names are shorter.

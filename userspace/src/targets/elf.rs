@@ -19,6 +19,8 @@ use object::read::elf::{FileHeader, NoteHeader, ProgramHeader, SectionHeader};
 use object::{LittleEndian, elf::FileHeader32, elf::FileHeader64};
 
 #[cfg(test)]
+pub(crate) mod test_files;
+#[cfg(test)]
 mod tests;
 
 /// Most section headers that are read. 16 bits is what the file header's own field can say; more is found only in
