@@ -1,7 +1,7 @@
 //! Separate debug files: where distributions put the symbols that they strip from a file.
 //!
 //! By build id, by debug link, or embedded and compressed: GDB's manual, "Debugging Information in Separate Files"
-//! and "MiniDebugInfo" (<https://sourceware.org/gdb/current/onlinedocs/gdb.html/Separate-Debug-Files.html>).
+//! and the section after it (<https://sourceware.org/gdb/current/onlinedocs/gdb.html/Separate-Debug-Files.html>).
 
 use std::fs::File;
 use std::io::{self, Read};

@@ -1,4 +1,4 @@
-//! Names of kernel addresses, from one pass over `/proc/kallsyms`.
+//! Names of kernel addresses, from one pass over `/proc/kallsyms`: where the kernel cannot be asked (`kernel_lookup`).
 //!
 //! The kernel makes the text anew at each read (0.25 µs a symbol, 30 ms for 120,000, four times what parsing costs),
 //! so the pass ends as soon as no later line can matter, and a caller with no kernel addresses reads nothing.
@@ -48,8 +48,7 @@ struct Nearest {
 }
 
 /// The names of `addresses` by the running kernel's own table.
-#[must_use]
-pub fn kernel(addresses: &[u64]) -> KernelNames {
+pub(super) fn by_kallsyms(addresses: &[u64]) -> KernelNames {
     if addresses.is_empty() {
         return KernelNames { symbols: Vec::new(), shortfall: None };
     }
@@ -181,10 +180,11 @@ fn is_end_mark(name: &[u8]) -> bool {
     matches!(name, b"_etext" | b"_einittext" | b"__end_rodata" | b"_end")
 }
 
-/// The symbol that `NAME` or `NAME\t[MODULE]` stands for.
-fn symbol(text: &[u8]) -> KernelSymbol {
+/// The symbol that `NAME`, `NAME\t[MODULE]` or `NAME [MODULE]` stands for.
+pub(super) fn symbol(text: &[u8]) -> KernelSymbol {
     let text = String::from_utf8_lossy(text);
-    let (name, module) = text.split_once('\t').map_or((&*text, None), |(name, module)| (name, Some(module)));
+    let (name, module) =
+        text.split_once(['\t', ' ']).map_or((&*text, None), |(name, module)| (name, Some(module)));
     let module = module.map(|module| module.trim_start_matches('[').trim_end_matches(']').into());
     // Rust code in the kernel has mangled names.
     let name = if name.starts_with("_R") { demangle(name).into() } else { name.into() };

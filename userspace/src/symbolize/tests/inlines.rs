@@ -1,5 +1,7 @@
 //! Inlined functions and lines against `addr2line -i`.
 
+use std::collections::HashSet;
+
 use super::*;
 
 const INLINES: Options = Options { inlines: true, cache_entries: 0 };

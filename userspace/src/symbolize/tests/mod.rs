@@ -1,6 +1,6 @@
 //! Names of real files' addresses against binutils' opinion of them.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fs::File;
 use std::path::Path;
 
@@ -90,11 +90,6 @@ fn every_byte_of_a_program_has_the_name_that_nm_gives() {
 fn functions_of_system_libraries_have_a_name_that_nm_knows() {
     for path in system_files() {
         let symbols = functions(&path, &["-D"]);
-        let covers = |address: u64| {
-            let covering =
-                symbols.iter().filter(move |(start, size, _)| (*start..start + size).contains(&address));
-            covering.map(|(_, _, name)| name.as_str()).collect::<HashSet<_>>()
-        };
         let addresses: Vec<u64> = symbols
             .iter()
             .step_by(1 + symbols.len() / 500)

@@ -102,7 +102,7 @@ fn the_running_kernels_names() {
         return; // No privilege: `hidden_addresses_are_said_so` tests what is left.
     }
     let wanted: Vec<(u64, &str)> = starts.iter().copied().step_by(97).collect();
-    let found = kernel(&wanted.iter().map(|(start, _)| *start).collect::<Vec<_>>());
+    let found = kernel::by_kallsyms(&wanted.iter().map(|(start, _)| *start).collect::<Vec<_>>());
     assert_eq!(found.shortfall, None);
     for ((start, _), symbol) in wanted.iter().zip(found.symbols) {
         let Some(symbol) = symbol else { continue };
@@ -113,6 +113,27 @@ fn the_running_kernels_names() {
             .collect();
         assert!(same.contains(&&*symbol.name), "{start:#x}: {} is none of {same:?}", symbol.name);
     }
+}
+
+#[test]
+fn the_kernel_gives_the_names_that_its_table_has() {
+    let Ok(lookup) = kernel_lookup::KernelLookup::load() else { return };
+    let text = std::fs::read_to_string("/proc/kallsyms").unwrap();
+    let starts = text.lines().filter(|line| matches!(&line[17..18], "t" | "T"));
+    let starts = starts.map(|line| u64::from_str_radix(&line[..16], 16).unwrap());
+    let addresses: Vec<u64> = starts.step_by(53).map(|start| start + 2).chain([0x1000, u64::MAX]).collect();
+    let asked = lookup.names(&addresses).unwrap();
+    let read = kernel::by_kallsyms(&addresses);
+    let mut compared = 0;
+    for (address, (asked, read)) in addresses.iter().zip(asked.iter().zip(&read.symbols)) {
+        // The kernel names only what lies in its code, and kallsyms says nothing of where that ends.
+        if let (Some(asked), Some(read)) = (asked, read) {
+            assert_eq!(asked, read, "{address:#x}");
+            compared += 1;
+        }
+    }
+    assert!(compared > 1_000 || read.shortfall.is_some());
+    assert_eq!(asked[asked.len() - 2..], [None, None]);
 }
 
 /// Names by a perf map, `-` for none.
