@@ -8,8 +8,8 @@ use cpp_demangle::{DemangleOptions, ParseOptions};
 const MAX_MANGLED_BYTES: usize = 4096;
 /// The longest name that demangling may yield, in bytes: a few hundred mangled bytes can stand for gigabytes.
 const MAX_DEMANGLED_BYTES: usize = 8192;
-/// How deep a C++ name may nest. Each level is a few stack frames of a hundred bytes or so; the deepest of 100,000
-/// names of LLVM needs about 40.
+/// How deep a C++ name may nest, since each level takes stack. Of the 151,029 names that LLVM 22, LLVM 14 and node
+/// export, 26 need more than 80, and no more of them come right beyond 96.
 const MAX_DEPTH: u32 = 96;
 
 /// The name to show for the symbol `name`.

@@ -15,10 +15,10 @@ use super::lines::{End, for_each_line, hexadecimal};
 use super::sorted::Sorted;
 use crate::error::Error;
 
-/// How much of the text is read: a kernel with every debugging option has about 30 MB.
+/// How much of the text is read: fifty times what a kernel with 120,000 symbols has.
 const MAX_TEXT_BYTES: u64 = 256 * 1024 * 1024;
-/// How far behind its symbol an address may lie. The symbols have no sizes; the largest functions of a kernel have
-/// some tens of kilobytes, and what lies farther is a gap (freed init code, between modules).
+/// How far behind its symbol an address may lie. The symbols have no sizes; what lies farther from the last one is a gap
+/// (freed code of the start, between modules).
 const MAX_FUNCTION_BYTES: u64 = 1024 * 1024;
 
 /// A kernel function.

@@ -40,7 +40,7 @@ const BPF_PSEUDO_MAP_VALUE: u8 = 2;
 const BPF_FUNC_SNPRINTF: i32 = 165;
 
 /// How long a name may be, in words of 8 bytes, its final zero byte included. The program keeps it on its stack of 512
-/// bytes. The kernel's longest are of 511 bytes since 6.1, those of C code below 100.
+/// bytes. The kernel's longest are of 511 bytes since 6.1, those of C code below 70.
 const NAME_WORDS: usize = 31;
 
 /// The program, ready to be asked.
