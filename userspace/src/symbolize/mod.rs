@@ -20,6 +20,7 @@ mod demangle;
 mod dwarf;
 mod elf_names;
 mod kernel;
+mod kernel_lookup;
 mod lazy_section;
 mod lines;
 mod perf_map;
@@ -33,11 +34,12 @@ mod window;
 mod tests;
 
 pub use demangle::demangle;
-pub use kernel::{KernelNames, KernelSymbol, kallsyms, kernel};
+pub use kernel::{KernelNames, KernelSymbol, kallsyms};
 pub use window::{CodeKind, NamedLocation, WindowNames, name_window};
 pub use perf_map::{PerfMapNames, perf_map};
 
 use cache::Cache;
+use kernel_lookup::KernelLookup;
 
 /// How names are looked up.
 #[derive(Debug, Clone, Copy)]
@@ -130,13 +132,16 @@ impl From<Name> for Symbol {
 pub struct Symbolizer {
     options: Options,
     cache: Cache<(BuildId, u64), Option<Symbol>>,
+    kernel: Option<KernelLookup>,
 }
 
 impl Symbolizer {
     /// A symbolizer that knows nothing yet.
+    ///
+    /// It loads a BPF program where it may (see `kernel_lookup`), so make it before capabilities are dropped.
     #[must_use]
     pub fn new(options: Options) -> Self {
-        Self { options, cache: Cache::new(options.cache_entries) }
+        Self { options, cache: Cache::new(options.cache_entries), kernel: KernelLookup::load().ok() }
     }
 
     /// The names of the code at `file_offsets` (bytes into the file, in any order; ascending is fastest).
@@ -180,6 +185,16 @@ impl Symbolizer {
             source: name_source,
             shortfall,
         })
+    }
+
+    /// The names of the kernel's code at `addresses`, in any order.
+    #[must_use]
+    pub fn kernel(&self, addresses: &[u64]) -> KernelNames {
+        let symbols = self.kernel.as_ref().and_then(|lookup| lookup.names(addresses).ok());
+        match symbols {
+            Some(symbols) => KernelNames { symbols, shortfall: None },
+            None => kernel::by_kallsyms(addresses),
+        }
     }
 
     /// The names of the code at `offsets` (bytes into the mapping) of the vDSO.
