@@ -8,6 +8,7 @@
 //! (`.gnu_debugdata`). No index is built over any of them (see `symbol_table`), and nothing is mapped (see
 //! [`crate::targets::elf`]).
 
+use std::cell::OnceCell;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -132,16 +133,15 @@ impl From<Name> for Symbol {
 pub struct Symbolizer {
     options: Options,
     cache: Cache<(BuildId, u64), Option<Symbol>>,
-    kernel: Option<KernelLookup>,
+    /// `None` within where the kernel cannot be asked.
+    kernel: OnceCell<Option<KernelLookup>>,
 }
 
 impl Symbolizer {
     /// A symbolizer that knows nothing yet.
-    ///
-    /// It loads a BPF program where it may (see `kernel_lookup`), so make it before capabilities are dropped.
     #[must_use]
     pub fn new(options: Options) -> Self {
-        Self { options, cache: Cache::new(options.cache_entries), kernel: KernelLookup::load().ok() }
+        Self { options, cache: Cache::new(options.cache_entries), kernel: OnceCell::new() }
     }
 
     /// The names of the code at `file_offsets` (bytes into the file, in any order; ascending is fastest).
@@ -187,10 +187,22 @@ impl Symbolizer {
         })
     }
 
+    /// Loads the BPF program by which the kernel is asked for names (see `kernel_lookup`), in 0.3 ms.
+    ///
+    /// [`Self::kernel`] does so itself when it is first needed; whoever drops capabilities calls this before.
+    pub fn prepare_kernel(&self) {
+        self.kernel.get_or_init(|| KernelLookup::load().ok());
+    }
+
     /// The names of the kernel's code at `addresses`, in any order.
     #[must_use]
     pub fn kernel(&self, addresses: &[u64]) -> KernelNames {
-        let symbols = self.kernel.as_ref().and_then(|lookup| lookup.names(addresses).ok());
+        if addresses.is_empty() {
+            return KernelNames { symbols: Vec::new(), shortfall: None };
+        }
+        self.prepare_kernel();
+        let symbols =
+            self.kernel.get().and_then(Option::as_ref).and_then(|lookup| lookup.names(addresses).ok());
         match symbols {
             Some(symbols) => KernelNames { symbols, shortfall: None },
             None => kernel::by_kallsyms(addresses),
