@@ -1,4 +1,5 @@
-//! Names of kernel addresses, from one pass over `/proc/kallsyms`: where the kernel cannot be asked (`kernel_lookup`).
+//! Names of kernel addresses: by asking the kernel (`load::kernel_names`), and where it cannot be asked from one pass
+//! over `/proc/kallsyms`.
 //!
 //! The kernel makes the text anew at each read (0.25 µs a symbol, 30 ms for 120,000, four times what parsing costs),
 //! so the pass ends as soon as no later line can matter, and a caller with no kernel addresses reads nothing.
@@ -14,6 +15,7 @@ use super::demangle::demangle;
 use super::lines::{End, for_each_line, hexadecimal};
 use super::sorted::Sorted;
 use crate::error::Error;
+use crate::load::kernel_names::KernelLookup;
 
 /// How much of the text is read: fifty times what a kernel with 120,000 symbols has.
 const MAX_TEXT_BYTES: u64 = 256 * 1024 * 1024;
@@ -45,6 +47,29 @@ struct Nearest {
     start: u64,
     /// Name and, after a tab, the module in brackets; empty where there is no symbol yet.
     name: Vec<u8>,
+}
+
+/// The names of `addresses` by asking for each.
+///
+/// # Errors
+/// What bpf(2) gives.
+pub(super) fn by_asking(lookup: &KernelLookup, addresses: &[u64]) -> io::Result<Vec<Option<KernelSymbol>>> {
+    let mut last: Option<KernelSymbol> = None;
+    addresses
+        .iter()
+        .map(|&address| {
+            let text = lookup.ask(address)?;
+            // What has no name is written as a number.
+            if text.is_empty() || text.starts_with(b"0x") {
+                return Ok(None);
+            }
+            let symbol = symbol(&text);
+            // Addresses of one function are neighbours: they share the text.
+            let known = last.take().filter(|last| *last == symbol).unwrap_or(symbol);
+            last = Some(known.clone());
+            Ok(Some(known))
+        })
+        .collect()
 }
 
 /// The names of `addresses` by the running kernel's own table.
@@ -181,7 +206,7 @@ fn is_end_mark(name: &[u8]) -> bool {
 }
 
 /// The symbol that `NAME`, `NAME\t[MODULE]` or `NAME [MODULE]` stands for.
-pub(super) fn symbol(text: &[u8]) -> KernelSymbol {
+fn symbol(text: &[u8]) -> KernelSymbol {
     let text = String::from_utf8_lossy(text);
     let (name, module) =
         text.split_once(['\t', ' ']).map_or((&*text, None), |(name, module)| (name, Some(module)));

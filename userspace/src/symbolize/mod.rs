@@ -21,7 +21,6 @@ mod demangle;
 mod dwarf;
 mod elf_names;
 mod kernel;
-mod kernel_lookup;
 mod lazy_section;
 mod lines;
 mod perf_map;
@@ -36,11 +35,11 @@ mod tests;
 
 pub use demangle::demangle;
 pub use kernel::{KernelNames, KernelSymbol, kallsyms};
-pub use window::{CodeKind, NamedLocation, WindowNames, name_window};
 pub use perf_map::{PerfMapNames, perf_map};
+pub use window::{CodeKind, NamedLocation, WindowNames, name_window};
 
+use crate::load::kernel_names::KernelLookup;
 use cache::Cache;
-use kernel_lookup::KernelLookup;
 
 /// How names are looked up.
 #[derive(Debug, Clone, Copy)]
@@ -187,7 +186,7 @@ impl Symbolizer {
         })
     }
 
-    /// Loads the BPF program by which the kernel is asked for names (see `kernel_lookup`), in 0.3 ms.
+    /// Loads the BPF program by which the kernel is asked for names (see `load::kernel_names`), in 0.3 ms.
     ///
     /// [`Self::kernel`] does so itself when it is first needed; whoever drops capabilities calls this before.
     pub fn prepare_kernel(&self) {
@@ -201,8 +200,11 @@ impl Symbolizer {
             return KernelNames { symbols: Vec::new(), shortfall: None };
         }
         self.prepare_kernel();
-        let symbols =
-            self.kernel.get().and_then(Option::as_ref).and_then(|lookup| lookup.names(addresses).ok());
+        let symbols = self
+            .kernel
+            .get()
+            .and_then(Option::as_ref)
+            .and_then(|lookup| kernel::by_asking(lookup, addresses).ok());
         match symbols {
             Some(symbols) => KernelNames { symbols, shortfall: None },
             None => kernel::by_kallsyms(addresses),

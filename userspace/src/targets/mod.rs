@@ -421,7 +421,10 @@ mod tests {
         processes.on_fork(&record(PID, 0, 9 * TICK_NS, "second"));
         let second = processes.of_sample(PID, 9 * TICK_NS);
         assert_ne!(first, second);
-        assert_eq!((processes.get(first).name.as_str(), processes.get(second).name.as_str()), ("first", "second"));
+        assert_eq!(
+            (processes.get(first).name.as_str(), processes.get(second).name.as_str()),
+            ("first", "second")
+        );
         // The third is not announced either, and is gone before anybody can ask.
         let third = processes.of_sample(PID, 20 * TICK_NS);
         assert_eq!(processes.get(third).name, format!("pid {PID}"));

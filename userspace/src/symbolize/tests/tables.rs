@@ -117,12 +117,12 @@ fn the_running_kernels_names() {
 
 #[test]
 fn the_kernel_gives_the_names_that_its_table_has() {
-    let Ok(lookup) = kernel_lookup::KernelLookup::load() else { return };
+    let Ok(lookup) = crate::load::kernel_names::KernelLookup::load() else { return };
     let text = std::fs::read_to_string("/proc/kallsyms").unwrap();
     let starts = text.lines().filter(|line| matches!(&line[17..18], "t" | "T"));
     let starts = starts.map(|line| u64::from_str_radix(&line[..16], 16).unwrap());
     let addresses: Vec<u64> = starts.step_by(53).map(|start| start + 2).chain([0x1000, u64::MAX]).collect();
-    let asked = lookup.names(&addresses).unwrap();
+    let asked = kernel::by_asking(&lookup, &addresses).unwrap();
     let read = kernel::by_kallsyms(&addresses);
     let mut compared = 0;
     for (address, (asked, read)) in addresses.iter().zip(asked.iter().zip(&read.symbols)) {

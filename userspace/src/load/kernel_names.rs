@@ -24,8 +24,6 @@ use std::ffi::c_long;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
-use super::kernel::{KernelSymbol, symbol};
-
 /// `enum bpf_cmd` and other numbers of include/uapi/linux/bpf.h.
 const BPF_MAP_CREATE: c_long = 0;
 const BPF_MAP_UPDATE_ELEM: c_long = 2;
@@ -45,7 +43,7 @@ const NAME_WORDS: usize = 31;
 
 /// The program, ready to be asked.
 #[derive(Debug)]
-pub(super) struct KernelLookup {
+pub struct KernelLookup {
     program: OwnedFd,
 }
 
@@ -61,7 +59,7 @@ impl KernelLookup {
     ///
     /// # Errors
     /// What bpf(2) gives: an older kernel, or a missing capability.
-    pub(super) fn load() -> io::Result<Self> {
+    pub fn load() -> io::Result<Self> {
         // A format must lie in memory that nobody can change any more.
         let map = owned(bpf(
             BPF_MAP_CREATE,
@@ -99,31 +97,11 @@ impl KernelLookup {
         Ok(Self { program })
     }
 
-    /// The names of `addresses`.
+    /// What `%ps` writes for `address`: `name` or `name [module]`; for one without a name nothing or its number.
     ///
     /// # Errors
     /// What bpf(2) gives.
-    pub(super) fn names(&self, addresses: &[u64]) -> io::Result<Vec<Option<KernelSymbol>>> {
-        let mut last: Option<KernelSymbol> = None;
-        addresses
-            .iter()
-            .map(|&address| {
-                let text = self.ask(address)?;
-                // What has no name is written as a number.
-                if text.is_empty() || text.starts_with(b"0x") {
-                    return Ok(None);
-                }
-                let symbol = symbol(&text);
-                // Addresses of one function are neighbours: they share the text.
-                let known = last.take().filter(|last| *last == symbol).unwrap_or(symbol);
-                last = Some(known.clone());
-                Ok(Some(known))
-            })
-            .collect()
-    }
-
-    /// What `%ps` writes for `address`: `name` or `name [module]`.
-    fn ask(&self, address: u64) -> io::Result<Vec<u8>> {
+    pub fn ask(&self, address: u64) -> io::Result<Vec<u8>> {
         let mut question = Question { address, name: [0; NAME_WORDS] };
         let mut run = ProgramRun {
             program: self.program.as_raw_fd(),
