@@ -244,6 +244,7 @@ impl Session {
 
     /// Once an interval: counts, records, CPUs that came, and the kernel's memory of stacks.
     fn turn(&mut self) -> Result<()> {
+        self.tracked.processes.begin_interval();
         self.drain();
         let (counts, tracked) = (&mut self.kernel.counts, &mut self.tracked);
         counts.turn(|key, &count| tracked.count(key, count)).map_err(|error| counts_unreadable(&error))?;
@@ -259,7 +260,6 @@ impl Session {
     /// Everything that the rings hold.
     fn drain(&mut self) {
         let (kernel, tracked) = (&mut self.kernel, &mut self.tracked);
-        tracked.processes.begin_drain();
         self.collector.drain(kernel, |event| tracked.see(event));
         kernel.flush_log();
     }

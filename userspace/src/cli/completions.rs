@@ -7,7 +7,7 @@ use clap::{Args, CommandFactory};
 
 use crate::error::{Error, Result};
 
-/// Print the completions of a shell: hostscope completions bash > /`etc/bash_completion.d/hostscope`
+/// Print the completions of a shell: hostscope completions bash > /etc/bash_completion.d/hostscope
 #[derive(Debug, Args)]
 pub struct ShellArguments {
     /// The shell

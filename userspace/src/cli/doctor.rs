@@ -42,8 +42,12 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
             };
             let mut probes = load::probe_findings(&kernel.probes);
             if let Some(cpu) = probes.first_mut().filter(|cpu| cpu.state == State::On) {
-                cpu.detail =
-                    format!("{} by {} on {} CPUs", cpu.detail, kernel.event.name(), kernel.sampled_cpus());
+                cpu.detail = format!(
+                    "{}, sampled by {} on {} CPUs",
+                    cpu.detail,
+                    kernel.event.name(),
+                    kernel.sampled_cpus()
+                );
             }
             (probes, status)
         }

@@ -1,5 +1,7 @@
 //! The command line: one file a subcommand; choices come from the lists (kinds, outputs, probes).
 
+#![allow(clippy::doc_markdown, reason = "doc comments of arguments are help texts, shown as they stand")]
+
 mod completions;
 mod diff;
 mod doctor;
@@ -17,7 +19,7 @@ use crate::error::Result;
 #[derive(Debug, Parser)]
 #[command(name = "hostscope", version, max_term_width = 100, arg_required_else_help = true)]
 struct Arguments {
-    /// Say more: -v what was found out, -vv every step; `RUST_LOG` chooses by module
+    /// Say more: -v what was found out, -vv every step; RUST_LOG chooses by module
     #[arg(short, long, action = ArgAction::Count, global = true, conflicts_with = "quiet")]
     verbose: u8,
 

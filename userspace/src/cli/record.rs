@@ -167,7 +167,9 @@ fn own_status(status: ExitStatus) -> ExitCode {
 fn report(summary: &Summary, verbose: u8) {
     eprintln!("hostscope: {}", summary_line(summary));
     if summary.samples == 0 {
-        eprintln!("note: no sample met the target: it slept, or ran too briefly for this rate (try a higher -F)");
+        eprintln!(
+            "note: no sample met the target: it slept, or ran too briefly for this rate (try a higher -F)"
+        );
     }
     let shown = if verbose > 0 { usize::MAX } else { 3 };
     for finding in summary.findings.iter().take(shown) {

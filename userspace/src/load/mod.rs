@@ -4,6 +4,7 @@
 
 pub mod attach;
 pub mod btf;
+pub mod kernel_names;
 pub mod maps;
 pub mod preflight;
 pub mod sys;

@@ -48,8 +48,8 @@ pub struct Process {
     looked_for_perf_map: bool,
     has_samples: bool,
     exited: bool,
-    /// The drain in which its mappings were last read from `/proc`: once a drain is enough.
-    read_in_drain: u64,
+    /// The interval in which its mappings were last read from `/proc`: once in each is enough.
+    read_in_interval: u64,
 }
 
 impl Process {
@@ -93,7 +93,7 @@ pub struct Processes {
     next: u32,
     /// Whether records of processes never heard of make new entries (the whole host is watched, or a cgroup).
     adopt_unknown: bool,
-    drain: u64,
+    interval: u64,
     reader: ProcReader,
     /// The files mapped.
     pub files: Files,
@@ -108,7 +108,7 @@ impl Processes {
             by_pid: HashMap::new(),
             next: 0,
             adopt_unknown,
-            drain: 0,
+            interval: 0,
             reader: ProcReader::new(),
             files: Files::new(),
         }
@@ -152,9 +152,9 @@ impl Processes {
         self.all.is_empty()
     }
 
-    /// A new drain begins: mappings that were looked for in vain may be looked for again.
-    pub fn begin_drain(&mut self) {
-        self.drain += 1;
+    /// A new interval begins: mappings that were looked for in vain may be looked for again.
+    pub fn begin_interval(&mut self) {
+        self.interval += 1;
     }
 
     /// The process that a sample names, from now on kept whatever becomes of it.
@@ -190,13 +190,13 @@ impl Processes {
     }
 
     /// The mapping of a process that holds `address`; where there is none and the process lives, its mappings are
-    /// read once more, at most once a drain.
+    /// read once more, at most once an interval: a walk that went astray asks for many.
     pub fn mapping_at(&mut self, id: ProcessId, address: u64) -> Option<Mapping> {
         let process = self.all.get(&id)?;
         if let Some(&mapping) = process.mapping_at(address) {
             return Some(mapping);
         }
-        if process.exited || process.read_in_drain == self.drain || process.pid == 0 {
+        if process.exited || process.read_in_interval == self.interval || process.pid == 0 {
             return None;
         }
         let alive = self
@@ -317,7 +317,7 @@ impl Processes {
             looked_for_perf_map: false,
             has_samples: false,
             exited: false,
-            read_in_drain: u64::MAX,
+            read_in_interval: u64::MAX,
         };
         self.all.insert(id, process);
         self.by_pid.insert(pid, id);
@@ -335,7 +335,7 @@ impl Processes {
     fn read_mappings(&mut self, id: ProcessId) {
         let Some(process) = self.all.get_mut(&id) else { return };
         let (pid, files) = (process.pid, &mut self.files);
-        process.read_in_drain = self.drain;
+        process.read_in_interval = self.interval;
         // A process that has gone has no mappings to be read; one that is hidden (no CAP_SYS_PTRACE) neither.
         let _ = self.reader.executable_mappings(pid, |line| {
             let MapsLine { start, end, file_offset, device, inode, path } = line;
@@ -421,7 +421,10 @@ mod tests {
         processes.on_fork(&record(PID, 0, 9 * TICK_NS, "second"));
         let second = processes.of_sample(PID, 9 * TICK_NS);
         assert_ne!(first, second);
-        assert_eq!((processes.get(first).name.as_str(), processes.get(second).name.as_str()), ("first", "second"));
+        assert_eq!(
+            (processes.get(first).name.as_str(), processes.get(second).name.as_str()),
+            ("first", "second")
+        );
         // The third is not announced either, and is gone before anybody can ask.
         let third = processes.of_sample(PID, 20 * TICK_NS);
         assert_eq!(processes.get(third).name, format!("pid {PID}"));
