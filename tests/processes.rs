@@ -47,7 +47,7 @@ fn five_hundred_processes_in_a_burst_all_have_names() {
     let of_burst = |stack: &Stack<'_>| (stack.process == "spawner" && stack.pid != pid) || stack.process == "shares";
     let seen: BTreeSet<u32> = all.iter().filter(|stack| of_burst(stack)).map(|stack| stack.pid).collect();
     // Six samples are what each is good for.
-    assert!(seen.len() > 480, "{} of 500 have samples", seen.len());
+    assert!(seen.len() > 480, "{} of 500 have samples\n{:?} {:?}\n{}", seen.len(), recorded.profile.losses, recorded.ended.stderr, text(&all));
     let nameless: Vec<_> = all.iter().filter(|stack| stack.process.starts_with("pid ")).cloned().collect();
     assert!(nameless.is_empty(), "{}", text(&nameless));
     let unmapped: Vec<_> = all.iter().filter(|stack| stack.has("[unmapped]")).cloned().collect();
@@ -132,6 +132,8 @@ fn a_library_opened_during_the_capture_is_named() {
     workload.wait_until_ready();
     let recording = Recording::begin(["-F", "999", "-p", &workload.pid_text()]);
     workload.go();
+    // Two signals at once would be one.
+    assert_eq!(workload.line(), "done");
     workload.go();
     std::thread::sleep(Duration::from_millis(1500));
     let recorded = recording.stop();

@@ -84,20 +84,17 @@ impl Workload {
         Self::start_command(Command::new(file).args(arguments))
     }
 
-    /// Starts `command`, ahead of what else the host does: shares are only as good as the samples they are made of.
+    /// Starts `command`; it ends with the test, whatever becomes of that.
     #[must_use]
     pub fn start_command(command: &mut Command) -> Self {
         command.stdin(Stdio::null()).stdout(Stdio::piped());
-        let ahead = || {
-            // SAFETY: system calls without pointers, allowed between fork and exec.
-            unsafe {
-                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-                libc::setpriority(libc::PRIO_PROCESS, 0, -10);
-            }
+        let end_with_parent = || {
+            // SAFETY: a system call without pointers, allowed between fork and exec.
+            unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
             Ok(())
         };
-        // SAFETY: the closure makes two system calls and allocates nothing.
-        let spawned = unsafe { command.pre_exec(ahead) }.spawn();
+        // SAFETY: the closure makes one system call and allocates nothing.
+        let spawned = unsafe { command.pre_exec(end_with_parent) }.spawn();
         let mut child = spawned.unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let stdout = BufReader::new(child.stdout.take().expect("it is piped"));
         Self { child, stdout }
