@@ -1,12 +1,131 @@
 //! Tests of the real kernel that run on the host and, by `cargo xtask vmtest`, on every kernel that is supported.
 //!
 //! The environment names what they work with: `HOSTSCOPE_BIN` (our executable), `HOSTSCOPE_WORKLOADS` (the folder of the
-//! programs built from `tests/workloads`) and, in a virtual machine only, `HOSTSCOPE_VM` (which kernel was booted).
+//! programs built from `tests/workloads`) and, in a virtual machine only, `HOSTSCOPE_VM` (which kernel was booted). A
+//! virtual machine without help from the CPU is slow, and has nothing but busybox: bounds are wide, and no other tool
+//! is used.
 
-/// Every typed tracepoint and every struct offset comes from here.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+use std::fs;
+use std::time::Duration;
+
+use hostscope_tests::host::{host, online_cpus};
+use hostscope_tests::program::{Recording, hostscope, record, run};
+use hostscope_tests::records::{Records, Watch};
+use hostscope_tests::skip;
+use hostscope_tests::stacks::{Stack, assert_percent, count, of_process, percent, text};
+use hostscope_tests::workload::{self, Workload};
+use hostscope_wire::PROBES;
+use serde_json::Value;
+
+const NONE: [&str; 0] = [];
+
 #[test]
-fn the_kernel_describes_its_types() {
-    let btf = std::fs::read("/sys/kernel/btf/vmlinux")
-        .expect("kernels since 5.4 with CONFIG_DEBUG_INFO_BTF have it");
-    assert_eq!(btf.get(..2), Some(&[0x9f, 0xeb][..]), "the magic number of BTF on a little-endian machine");
+fn every_probe_is_on() {
+    let _host = host();
+    let ended = run(&mut hostscope(["doctor", "--json"])).success();
+    let report: Value = serde_json::from_str(&ended.stdout).unwrap();
+    let probes = report["probes"].as_array().unwrap();
+    assert_eq!(probes.len(), PROBES.len());
+    for finding in probes.iter().chain(report["checks"].as_array().unwrap()) {
+        assert_eq!(finding["state"], "on", "{finding}");
+    }
+}
+
+#[test]
+fn process_events_are_told_exactly() {
+    let _host = host();
+    let shares = workload::path("shares");
+    let mut spawner = Workload::start("spawner", ["23", "exec", shares.to_str().unwrap(), "1"]);
+    spawner.wait_until_ready();
+    let mut watch = Watch::new(spawner.pid(), 99);
+    spawner.go();
+    while spawner.line() != "done" {}
+    let Records { forks, execs, exits, .. } = watch.drain();
+    assert_eq!((forks, execs, exits), (23, 23, 23));
+}
+
+#[test]
+fn shares_and_callers_are_right() {
+    let _host = host();
+    let workload = Workload::start("shares", NONE);
+    let recorded = record(["-d", "5s", "-F", "499", "-p", &workload.pid_text()]);
+    let all = of_process(&recorded.profile, workload.pid());
+    for (function, share) in [("seventy", 70.0), ("twenty", 20.0), ("ten", 10.0)] {
+        assert_percent(&all, function, share, 8.0, |stack| stack.has(function));
+    }
+    let chain = |stack: &Stack<'_>| {
+        ["seventy", "twenty", "ten"].iter().any(|function| stack.user().starts_with(&["burn", function, "run", "main"]))
+    };
+    assert!(percent(&all, chain) > 95.0, "{}", text(&all));
+}
+
+#[test]
+fn stacks_under_system_calls_go_from_the_kernel_to_the_caller() {
+    let _host = host();
+    let workload = Workload::start("syscalls", NONE);
+    let recorded = record(["-d", "4s", "-F", "499", "-p", &workload.pid_text()]);
+    let mut all = of_process(&recorded.profile, workload.pid());
+    all.retain(|stack| stack.has("read_zeros") || stack.has("fill_random"));
+    let whole = |stack: &Stack<'_>, call: &str, function: &str| {
+        stack.kernel().iter().any(|name| name.contains(call)) && stack.user().starts_with(&[function, "run", "main"])
+    };
+    assert_percent(&all, "read", 60.0, 12.0, |stack| whole(stack, "read", "read_zeros"));
+    assert_percent(&all, "getrandom", 40.0, 12.0, |stack| whole(stack, "getrandom", "fill_random"));
+}
+
+#[test]
+fn a_process_that_has_ended_is_still_named() {
+    let _host = host();
+    let recording = Recording::begin(["-F", "999"]);
+    let mut workload = Workload::start("shares", ["100"]);
+    let pid = workload.pid();
+    workload.wait();
+    std::thread::sleep(Duration::from_millis(300));
+    let recorded = recording.stop();
+    let all = of_process(&recorded.profile, pid);
+    assert!(count(&all, |stack| stack.user().starts_with(&["burn", "seventy", "run", "main"])) > 20, "{}", text(&all));
+    assert!(all.iter().all(|stack| !stack.process.starts_with("pid ")), "{}", text(&all));
+}
+
+#[test]
+fn kernel_functions_have_names() {
+    let _host = host();
+    let workload = Workload::start("syscalls", NONE);
+    let recorded = record(["-d", "2s", "-F", "499", "-p", &workload.pid_text()]);
+    let all = of_process(&recorded.profile, workload.pid());
+    assert!(percent(&all, |stack| !stack.kernel().is_empty()) > 50.0, "{}", text(&all));
+    assert!(percent(&all, |stack| stack.kernel().iter().all(|name| !name.starts_with('['))) > 99.0, "{}", text(&all));
+}
+
+#[test]
+fn a_cpu_that_comes_back_is_sampled_again() {
+    if std::env::var_os("HOSTSCOPE_VM").is_none() {
+        return skip!("it takes a CPU offline, which is for virtual machines only: cargo xtask vmtest");
+    }
+    let _host = host();
+    const ONLINE: &str = "/sys/devices/system/cpu/cpu1/online";
+    assert_eq!(online_cpus(), 2);
+    let recording = Recording::begin(["-F", "499"]);
+    fs::write(ONLINE, "0").unwrap();
+    assert_eq!(online_cpus(), 1);
+    // Over a turn, so that its going is seen too.
+    std::thread::sleep(Duration::from_millis(1500));
+    fs::write(ONLINE, "1").unwrap();
+    std::thread::sleep(Duration::from_millis(2500));
+    let workload = Workload::start("shares", NONE);
+    let mut second_cpu = rustix::thread::CpuSet::new();
+    second_cpu.set(1);
+    let pid = rustix::process::Pid::from_raw(workload.pid() as i32).unwrap();
+    rustix::thread::sched_setaffinity(Some(pid), &second_cpu).unwrap();
+    std::thread::sleep(Duration::from_secs(3));
+    let used_ns = workload.cpu_ns();
+    let recorded = recording.stop();
+    let all = of_process(&recorded.profile, workload.pid());
+    let (samples, expected) = (count(&all, |_| true), 499.0 * used_ns as f64 / 1e9);
+    assert!(expected > 100.0, "it did not run: {used_ns} ns");
+    assert!(samples as f64 > 0.7 * expected, "{samples} samples of {expected:.0}");
+    // New programs are known by the mapping records of the CPU that they start on.
+    assert!(count(&all, |stack| stack.has("seventy")) as f64 > 0.5 * samples as f64, "{}", text(&all));
 }
