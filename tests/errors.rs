@@ -99,7 +99,11 @@ fn files_that_cannot_be_written_are_refused_before_the_capture() {
     let cannot = |name: &str, why: &str| format!("cannot write {}: {why}", at(name));
     let began = std::time::Instant::now();
     for (name, why, mend) in [
-        ("none/x.svg", format!("the folder {} does not exist", at("none")), format!("mkdir -p '{}'", at("none"))),
+        (
+            "none/x.svg",
+            format!("the folder {} does not exist", at("none")),
+            format!("mkdir -p '{}'", at("none")),
+        ),
         ("file/x.svg", format!("{} is not a folder", at("file")), "write into a folder that exists".into()),
         ("folder.svg", "it is a folder".into(), "give another name".into()),
     ] {
@@ -111,7 +115,12 @@ fn files_that_cannot_be_written_are_refused_before_the_capture() {
         fails(&mut hostscope(["record", "-d", "60s", "-o", &at(name)]), 2, &what, mend);
     }
     let twice = "-o - is there twice";
-    fails(&mut hostscope(["record", "-d", "60s", "-o", "-", "-o", "-"]), 2, twice, "name standard output once");
+    fails(
+        &mut hostscope(["record", "-d", "60s", "-o", "-", "-o", "-"]),
+        2,
+        twice,
+        "name standard output once",
+    );
     assert!(began.elapsed().as_secs() < 30, "it captured first");
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "something was left behind");
 }
@@ -125,7 +134,11 @@ fn as_nobody(folder: &TempDir, arguments: &[&str]) -> Command {
     }
     let mut command = Command::new("setpriv");
     command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
-    command.args(["--inh-caps=+bpf,+perfmon", "--ambient-caps=+bpf,+perfmon", "--bounding-set=-all,+bpf,+perfmon"]);
+    command.args([
+        "--inh-caps=+bpf,+perfmon",
+        "--ambient-caps=+bpf,+perfmon",
+        "--bounding-set=-all,+bpf,+perfmon",
+    ]);
     command.arg(program).args(arguments).current_dir("/");
     command
 }
@@ -137,12 +150,14 @@ fn a_folder_of_another_user_is_refused_before_the_capture() {
     let (folder, at) = folder();
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let to = at("x.svg");
-    let what = format!("cannot write {to}: this user may not write into the folder {}", folder.path().display());
+    let what =
+        format!("cannot write {to}: this user may not write into the folder {}", folder.path().display());
     fails(&mut as_nobody(&home, &["record", "-d", "60s", "-o", &to]), 1, &what, "-o /tmp/x.svg");
     // A sticky folder, as /tmp is, and in it a file of somebody else.
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o1777)).unwrap();
     fs::write(&to, "somebody's").unwrap();
-    let what = format!("cannot write {to}: there is such a file of another user in {}", folder.path().display());
+    let what =
+        format!("cannot write {to}: there is such a file of another user in {}", folder.path().display());
     fails(&mut as_nobody(&home, &["record", "-d", "60s", "-o", &to]), 1, &what, "give another name");
     assert_eq!(fs::read_to_string(&to).unwrap(), "somebody's");
 }
@@ -154,7 +169,11 @@ fn in_small_file_system(folder: &TempDir, options: &str, arguments: &[&str]) -> 
         folder.path().display()
     );
     let mut command = Command::new("unshare");
-    command.args(["-m", "sh", "-c", &script, "sh"]).arg(binary()).args(arguments).env_remove("RUST_BACKTRACE");
+    command
+        .args(["-m", "sh", "-c", &script, "sh"])
+        .arg(binary())
+        .args(arguments)
+        .env_remove("RUST_BACKTRACE");
     command
 }
 
@@ -162,12 +181,14 @@ fn in_small_file_system(folder: &TempDir, options: &str, arguments: &[&str]) -> 
 fn a_full_disk_leaves_no_file() {
     let _host = host();
     let (folder, at) = folder();
-    let what = format!("cannot write {}: the disk that holds {} is full", at("x.json"), folder.path().display());
+    let what =
+        format!("cannot write {}: the disk that holds {} is full", at("x.json"), folder.path().display());
     // Room for an empty file, found before the capture, but not for a profile: `ls` prints no third line.
     let record = ["record", "-d", "300ms", "-F", "1999", "-o", &at("x.json")];
     fails(&mut in_small_file_system(&folder, "size=4k", &record), 1, &what, "free some space");
     // Not even room for a file: one inode is the root's.
-    let what = format!("cannot write {}: the disk that holds {} is full", at("x.svg"), folder.path().display());
+    let what =
+        format!("cannot write {}: the disk that holds {} is full", at("x.svg"), folder.path().display());
     let record = ["record", "-d", "60s", "-o", &at("x.svg")];
     fails(&mut in_small_file_system(&folder, "nr_inodes=1", &record), 1, &what, "choose another folder");
 }
@@ -262,10 +283,14 @@ fn a_target_that_sleeps_is_no_error() {
     let mut workload = Workload::start("spawner", ["1", "fork", "1"]);
     workload.wait_until_ready();
     let ended =
-        run(&mut hostscope(["record", "-d", "300ms", "-o", &at("x.svg"), "-p", &workload.pid_text()])).success();
+        run(&mut hostscope(["record", "-d", "300ms", "-o", &at("x.svg"), "-p", &workload.pid_text()]))
+            .success();
     let lines: Vec<&str> = ended.stderr.lines().collect();
     assert!(lines[0].starts_with("hostscope: 0 samples of 0 processes in 0.3 s"), "{}", ended.stderr);
-    assert_eq!(lines[1], "note: no sample met the target: it slept, or ran too briefly for this rate (try a higher -F)");
+    assert_eq!(
+        lines[1],
+        "note: no sample met the target: it slept, or ran too briefly for this rate (try a higher -F)"
+    );
     assert!(fs::read_to_string(at("x.svg")).unwrap().ends_with("</svg>\n"), "no flame graph");
     assert!(workload::path("spawner").exists());
 }

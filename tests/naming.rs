@@ -36,7 +36,8 @@ fn offset(frame: &str, file: &str) -> Option<u64> {
 fn range(file: &Path, function: &str) -> std::ops::Range<u64> {
     let symbols = run(Command::new("nm").arg("-S").arg(file)).success().stdout;
     let line = symbols.lines().find(|line| line.ends_with(&format!(" {function}"))).expect("the function");
-    let numbers: Vec<u64> = line.split(' ').take(2).map(|hex| u64::from_str_radix(hex, 16).unwrap()).collect();
+    let numbers: Vec<u64> =
+        line.split(' ').take(2).map(|hex| u64::from_str_radix(hex, 16).unwrap()).collect();
     numbers[0]..numbers[0] + numbers[1]
 }
 
@@ -75,7 +76,10 @@ fn a_stripped_file_shows_offsets_that_lead_to_the_function() {
     let exact = percent(&all, |stack| {
         let user = stack.user();
         user.len() >= 4
-            && user.iter().zip(&ranges).all(|(frame, range)| offset(frame, "stripped").is_some_and(|at| range.contains(&at)))
+            && user
+                .iter()
+                .zip(&ranges)
+                .all(|(frame, range)| offset(frame, "stripped").is_some_and(|at| range.contains(&at)))
     });
     assert!((exact - 70.0).abs() < 15.0, "{exact:.1}%:\n{}", text(&all));
 }
@@ -118,7 +122,8 @@ fn a_damaged_file_spoils_no_capture() {
         (kind, Workload::start_file(&path, NONE))
     });
     let pids = damaged.iter().flat_map(|(_, workload)| ["-p".to_owned(), workload.pid_text()]);
-    let arguments = ["-d", "3s", "-F", "999", "-p", &whole.pid_text()].map(String::from).into_iter().chain(pids);
+    let arguments =
+        ["-d", "3s", "-F", "999", "-p", &whole.pid_text()].map(String::from).into_iter().chain(pids);
     let recorded = record(arguments.collect::<Vec<_>>());
     let all = of_process(&recorded.profile, whole.pid());
     assert!(percent(&all, is_named) > 60.0, "{}", text(&all));
@@ -203,7 +208,8 @@ fn files_that_may_not_be_read_go_without_names_and_nothing_else_does() {
     own.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(open);
     let own = Workload::start_command(&mut own);
     let profile = folder.path().join("profile.json");
-    let words = [program.to_str().unwrap(), "record", "-d", "2s", "-F", "999", "-o", profile.to_str().unwrap()];
+    let words =
+        [program.to_str().unwrap(), "record", "-d", "2s", "-F", "999", "-o", profile.to_str().unwrap()];
     let ended = run(&mut as_nobody("+bpf,+perfmon", &words)).success();
     let profile = hostscope_tests::program::read(&profile);
     let all = of_process(&profile, own.pid());

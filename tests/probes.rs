@@ -75,11 +75,12 @@ fn twenty_three_libraries_opened_are_twenty_three_mappings() {
     assert_eq!(records.mappings.get(plugin), Some(&23), "{:?}", records.mappings);
 }
 
+/// Two records of 56 bytes each: 560 KB for a ring of 512 KB that nobody reads.
+const CHILDREN: u64 = 5000;
+
 #[test]
 fn what_the_full_ring_refuses_is_counted_exactly() {
     let _host = host();
-    const CHILDREN: u64 = 5000;
-    // Two records of 56 bytes a child: 560 KB for a ring of 512 KB that nobody reads.
     let (mut watch, _spawner) = spawn_watched(&[&CHILDREN.to_string(), "fork", "0"]);
     let Records { forks, execs, exits, .. } = watch.drain();
     let lost = watch.lost(Loss::RingFullProcess);
@@ -110,7 +111,10 @@ fn every_sample_is_counted_and_has_its_stack() {
     let counts = watch.counts();
     let samples: u64 = counts.values().sum();
     let expected = 999.0 * seconds;
-    assert!((samples as f64 - expected).abs() < 0.08 * expected + 20.0, "{samples} samples in {seconds:.3} s of CPU");
+    assert!(
+        (samples as f64 - expected).abs() < 0.08 * expected + 20.0,
+        "{samples} samples in {seconds:.3} s of CPU"
+    );
     // One thread: as many stacks as counts, each sent once.
     assert_eq!(records.stacks, counts.len() as u64);
     assert!(counts.keys().all(|key| key.tid == workload.pid() && key.comm.starts_with(b"shares\0")));

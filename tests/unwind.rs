@@ -161,7 +161,8 @@ fn a_real_stack_is_walked_to_main() {
     let symbols = run(Command::new("nm").arg("-S").arg(&path)).success().stdout;
     let range = |function: &str| {
         let line = symbols.lines().find(|line| line.ends_with(&format!(" {function}"))).unwrap();
-        let numbers: Vec<u64> = line.split(' ').take(2).map(|hex| u64::from_str_radix(hex, 16).unwrap()).collect();
+        let numbers: Vec<u64> =
+            line.split(' ').take(2).map(|hex| u64::from_str_radix(hex, 16).unwrap()).collect();
         numbers[0]..numbers[0] + numbers[1]
     };
     let working = ["seventy", "twenty", "ten"].map(range);

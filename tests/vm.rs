@@ -19,6 +19,7 @@ use hostscope_tests::workload::{self, Workload};
 use hostscope_wire::PROBES;
 use serde_json::Value;
 
+const ONLINE: &str = "/sys/devices/system/cpu/cpu1/online";
 const NONE: [&str; 0] = [];
 
 #[test]
@@ -56,7 +57,9 @@ fn shares_and_callers_are_right() {
         assert_percent(&all, function, share, 8.0, |stack| stack.has(function));
     }
     let chain = |stack: &Stack<'_>| {
-        ["seventy", "twenty", "ten"].iter().any(|function| stack.user().starts_with(&["burn", function, "run", "main"]))
+        ["seventy", "twenty", "ten"]
+            .iter()
+            .any(|function| stack.user().starts_with(&["burn", function, "run", "main"]))
     };
     assert!(percent(&all, chain) > 95.0, "{}", text(&all));
 }
@@ -69,7 +72,8 @@ fn stacks_under_system_calls_go_from_the_kernel_to_the_caller() {
     let mut all = of_process(&recorded.profile, workload.pid());
     all.retain(|stack| stack.has("read_zeros") || stack.has("fill_random"));
     let whole = |stack: &Stack<'_>, call: &str, function: &str| {
-        stack.kernel().iter().any(|name| name.contains(call)) && stack.user().starts_with(&[function, "run", "main"])
+        stack.kernel().iter().any(|name| name.contains(call))
+            && stack.user().starts_with(&[function, "run", "main"])
     };
     assert_percent(&all, "read", 60.0, 12.0, |stack| whole(stack, "read", "read_zeros"));
     assert_percent(&all, "getrandom", 40.0, 12.0, |stack| whole(stack, "getrandom", "fill_random"));
@@ -85,7 +89,11 @@ fn a_process_that_has_ended_is_still_named() {
     std::thread::sleep(Duration::from_millis(300));
     let recorded = recording.stop();
     let all = of_process(&recorded.profile, pid);
-    assert!(count(&all, |stack| stack.user().starts_with(&["burn", "seventy", "run", "main"])) > 20, "{}", text(&all));
+    assert!(
+        count(&all, |stack| stack.user().starts_with(&["burn", "seventy", "run", "main"])) > 20,
+        "{}",
+        text(&all)
+    );
     assert!(all.iter().all(|stack| !stack.process.starts_with("pid ")), "{}", text(&all));
 }
 
@@ -96,7 +104,11 @@ fn kernel_functions_have_names() {
     let recorded = record(["-d", "2s", "-F", "499", "-p", &workload.pid_text()]);
     let all = of_process(&recorded.profile, workload.pid());
     assert!(percent(&all, |stack| !stack.kernel().is_empty()) > 50.0, "{}", text(&all));
-    assert!(percent(&all, |stack| stack.kernel().iter().all(|name| !name.starts_with('['))) > 99.0, "{}", text(&all));
+    assert!(
+        percent(&all, |stack| stack.kernel().iter().all(|name| !name.starts_with('['))) > 99.0,
+        "{}",
+        text(&all)
+    );
 }
 
 #[test]
@@ -105,7 +117,6 @@ fn a_cpu_that_comes_back_is_sampled_again() {
         return skip!("it takes a CPU offline, which is for virtual machines only: cargo xtask vmtest");
     }
     let _host = host();
-    const ONLINE: &str = "/sys/devices/system/cpu/cpu1/online";
     assert_eq!(online_cpus(), 2);
     let recording = Recording::begin(["-F", "499"]);
     fs::write(ONLINE, "0").unwrap();
