@@ -166,7 +166,7 @@ fn stacks_under_system_calls_go_from_the_kernel_to_the_caller() {
 #[test]
 fn samples_are_rate_times_busy_seconds() {
     let _host = host();
-    for (hertz, milliseconds) in [(49, 4000), (499, 2000)] {
+    for (hertz, milliseconds) in [(49, 3000), (499, 3000)] {
         let shares = workload::path("shares");
         let arguments = ["-F", &hertz.to_string(), "--", shares.to_str().unwrap(), &milliseconds.to_string()]
             .map(String::from);
@@ -174,8 +174,9 @@ fn samples_are_rate_times_busy_seconds() {
         let used_ns: f64 = recorded.ended.stdout.trim().strip_prefix("cpu_ns ").unwrap().parse().unwrap();
         let expected = f64::from(hertz) * used_ns / 1e9;
         let actual = total(&stacks(&recorded.profile)) as f64;
-        // 5%, and what chance may do to a number as small as that of the slow run: two standard errors.
-        let bound = 0.05 * expected + 2.0 * expected.sqrt() * 0.2;
+        // 5%, and what chance may do: on a busy host it is chance whether a sample meets the program or another, so the
+        // standard error is the root of the number.
+        let bound = 0.05 * expected + 2.5 * expected.sqrt();
         assert!((actual - expected).abs() <= bound, "{actual} samples at {hertz} Hz, {expected:.0} expected");
         let profile = &recorded.profile;
         assert_eq!((profile.frequency_hertz, profile.period_ns), (hertz, 1_000_000_000 / u64::from(hertz)));
