@@ -7,9 +7,9 @@ use std::fs;
 use hostscope::profile::FrameKind;
 use hostscope_tests::host::host;
 use hostscope_tests::program::{Recorded, Recording, record};
+use hostscope_tests::skip;
 use hostscope_tests::stacks::{Stack, assert_percent, count, of_process, percent, stacks, text, total};
 use hostscope_tests::workload::{self, Workload};
-use hostscope_tests::skip;
 
 /// Samples a second and CPU where shares are compared: thousands in 5 s even where the workload gets half a CPU, so
 /// that three points are four times the standard error (0.7 of a point for a share of 70% of 4,000).
@@ -38,7 +38,9 @@ fn shares_and_callers_are_exact_with_frame_pointers() {
     // Between a function's first instructions its frame is not there yet, and its caller is passed over: a few samples
     // in ten thousand. All others have their whole chain.
     let exact = percent(&all, |stack| {
-        ["seventy", "twenty", "ten"].iter().any(|function| has_chain(stack, &["burn", function, "run", "main"]))
+        ["seventy", "twenty", "ten"]
+            .iter()
+            .any(|function| has_chain(stack, &["burn", function, "run", "main"]))
     });
     assert!(exact > 99.0, "{exact:.2}% have the exact chain:\n{}", text(&all));
     assert!(all.iter().all(|stack| stack.process == "shares" && stack.thread == "shares"), "{}", text(&all));
@@ -58,7 +60,11 @@ fn shares_are_right_without_frame_pointers() {
     // Whatever stands in rbp: no caller is made up. The only ones there are in truth are these.
     let real = ["seventy", "twenty", "ten", "run", "main", "__libc_start_call_main", "_start"];
     for stack in &all {
-        assert!(stack.user().iter().all(|name| real.contains(name) || name.starts_with("__libc_start_main")), "{}", text(&all));
+        assert!(
+            stack.user().iter().all(|name| real.contains(name) || name.starts_with("__libc_start_main")),
+            "{}",
+            text(&all)
+        );
     }
 }
 
@@ -76,7 +82,8 @@ fn threads_have_their_names_and_shares() {
     // The rest asks for the time.
     assert!(burning > 90.0 && exact > burning - 1.0, "{exact:.2}% of {burning:.2}%:\n{}", text(&all));
     let tids = |name: &str| {
-        let mut tids: Vec<u32> = all.iter().filter(|stack| stack.thread == name).map(|stack| stack.tid).collect();
+        let mut tids: Vec<u32> =
+            all.iter().filter(|stack| stack.thread == name).map(|stack| stack.tid).collect();
         tids.dedup();
         tids
     };
@@ -121,7 +128,8 @@ fn lines_and_files_come_with_inlines() {
     let recorded = record(["-d", "2s", "-F", FAST, "--inlines", "-p", &workload.pid_text()]);
     let all = of_process(&recorded.profile, workload.pid());
     // `burn_inline` is inlined into `burn`: a frame of its own, which the symbol table knows nothing of.
-    let exact = percent(&all, |stack| stack.user().starts_with(&["burn_inline", "burn", "seventy", "run", "main"]));
+    let exact =
+        percent(&all, |stack| stack.user().starts_with(&["burn_inline", "burn", "seventy", "run", "main"]));
     assert!((exact - 70.0).abs() < 6.0, "{exact:.1}%:\n{}", text(&all));
     let profile = &recorded.profile;
     let file = |name: &str| &profile.functions.iter().find(|function| function.name == name).unwrap().file;
@@ -160,7 +168,8 @@ fn samples_are_rate_times_busy_seconds() {
     let _host = host();
     for (hertz, milliseconds) in [(49, 4000), (499, 2000)] {
         let shares = workload::path("shares");
-        let arguments = ["-F", &hertz.to_string(), "--", shares.to_str().unwrap(), &milliseconds.to_string()].map(String::from);
+        let arguments = ["-F", &hertz.to_string(), "--", shares.to_str().unwrap(), &milliseconds.to_string()]
+            .map(String::from);
         let recorded = record(arguments);
         let used_ns: f64 = recorded.ended.stdout.trim().strip_prefix("cpu_ns ").unwrap().parse().unwrap();
         let expected = f64::from(hertz) * used_ns / 1e9;
@@ -193,9 +202,20 @@ fn idle_is_left_out_unless_asked_for() {
         let idle = count(&all, |stack| stack.pid == 0);
         // The interval of the tick's account is longer than the capture's by the start and the end.
         if idle_seconds > 0.5 {
-            assert!(idle as f64 > 0.2 * idle_seconds * 499.0, "{idle} samples in {idle_seconds:.2} s of idleness");
-            assert!(all.iter().filter(|stack| stack.pid == 0).all(|stack| stack.process == "swapper"), "{}", text(&all));
-            assert!(all.iter().filter(|stack| stack.pid == 0).all(|stack| stack.thread.starts_with("swapper/")), "{}", text(&all));
+            assert!(
+                idle as f64 > 0.2 * idle_seconds * 499.0,
+                "{idle} samples in {idle_seconds:.2} s of idleness"
+            );
+            assert!(
+                all.iter().filter(|stack| stack.pid == 0).all(|stack| stack.process == "swapper"),
+                "{}",
+                text(&all)
+            );
+            assert!(
+                all.iter().filter(|stack| stack.pid == 0).all(|stack| stack.thread.starts_with("swapper/")),
+                "{}",
+                text(&all)
+            );
             return;
         }
     }

@@ -25,7 +25,9 @@ fn a_process_that_lived_20_ms_is_still_named() {
     std::thread::sleep(Duration::from_millis(300));
     let recorded = recording.stop();
     let all = of_process(&recorded.profile, pid);
-    let in_main = count(&all, |stack| stack.user().ends_with(&["run", "main", "__libc_start_call_main"]) || stack.has("main"));
+    let in_main = count(&all, |stack| {
+        stack.user().ends_with(&["run", "main", "__libc_start_call_main"]) || stack.has("main")
+    });
     assert!(in_main >= 20, "{in_main} of about 40:\n{}", text(&all));
     assert!(count(&all, |stack| stack.has("seventy") && stack.has("burn")) >= 10, "{}", text(&all));
     let nameless = count(&all, |stack| stack.has("[unmapped]"));
@@ -44,10 +46,18 @@ fn five_hundred_processes_in_a_burst_all_have_names() {
     while spawner.line() != "done" {}
     let recorded = recording.stop();
     let all = stacks(&recorded.profile);
-    let of_burst = |stack: &Stack<'_>| (stack.process == "spawner" && stack.pid != pid) || stack.process == "shares";
+    let of_burst =
+        |stack: &Stack<'_>| (stack.process == "spawner" && stack.pid != pid) || stack.process == "shares";
     let seen: BTreeSet<u32> = all.iter().filter(|stack| of_burst(stack)).map(|stack| stack.pid).collect();
     // Six samples are what each is good for.
-    assert!(seen.len() > 480, "{} of 500 have samples\n{:?} {:?}\n{}", seen.len(), recorded.profile.losses, recorded.ended.stderr, text(&all));
+    assert!(
+        seen.len() > 480,
+        "{} of 500 have samples\n{:?} {:?}\n{}",
+        seen.len(),
+        recorded.profile.losses,
+        recorded.ended.stderr,
+        text(&all)
+    );
     let nameless: Vec<_> = all.iter().filter(|stack| stack.process.starts_with("pid ")).cloned().collect();
     assert!(nameless.is_empty(), "{}", text(&nameless));
     let unmapped: Vec<_> = all.iter().filter(|stack| stack.has("[unmapped]")).cloned().collect();
@@ -71,7 +81,10 @@ fn nothing_is_nameless_from_the_first_second_on() {
     let recorded = Recording::start(["-d", "1s", "-F", "1999"]).end();
     drop(starter);
     let all = stacks(&recorded.profile);
-    assert!(all.iter().filter(|stack| stack.has("seventy")).map(|stack| stack.pid).collect::<BTreeSet<_>>().len() > 5);
+    assert!(
+        all.iter().filter(|stack| stack.has("seventy")).map(|stack| stack.pid).collect::<BTreeSet<_>>().len()
+            > 5
+    );
     let nameless = |stack: &&Stack<'_>| stack.process.starts_with("pid ") || stack.has("[unmapped]");
     let nameless: Vec<_> = all.iter().filter(nameless).cloned().collect();
     assert!(nameless.is_empty(), "{} of {}:\n{}", total(&nameless), total(&all), text(&nameless));
@@ -82,14 +95,22 @@ fn an_exec_in_place_names_both_programs() {
     let _host = host();
     let shares = workload::path("shares");
     let recorded = Recording::start([
-        "-F", "999", "--", workload::path("exec_self").to_str().unwrap(), "200", shares.to_str().unwrap(), "400",
+        "-F",
+        "999",
+        "--",
+        workload::path("exec_self").to_str().unwrap(),
+        "200",
+        shares.to_str().unwrap(),
+        "400",
     ])
     .end();
     let all = stacks(&recorded.profile);
     assert_eq!(all.iter().map(|stack| stack.pid).collect::<BTreeSet<_>>().len(), 1, "{}", text(&all));
     // The clock goes on over the exec.
     assert_percent(&all, "the first program", 50.0, 8.0, |stack| stack.has("before_exec"));
-    assert_percent(&all, "the second program", 50.0, 8.0, |stack| stack.has("burn") && stack.thread == "shares");
+    assert_percent(&all, "the second program", 50.0, 8.0, |stack| {
+        stack.has("burn") && stack.thread == "shares"
+    });
     assert!(all.iter().filter(|stack| stack.has("before_exec")).all(|stack| stack.thread == "exec_self"));
 }
 
@@ -116,7 +137,10 @@ fn a_reused_pid_is_two_processes() {
     let profile = &recorded.profile;
     let mut processes: Vec<_> = profile.processes.iter().filter(|process| process.pid == pid).collect();
     processes.sort_by_key(|process| process.start_time_ns);
-    assert_eq!(processes.iter().map(|process| process.name.as_str()).collect::<Vec<_>>(), ["shares", "rename"]);
+    assert_eq!(
+        processes.iter().map(|process| process.name.as_str()).collect::<Vec<_>>(),
+        ["shares", "rename"]
+    );
     let all = of_process(profile, pid);
     for (process, own, others) in [("shares", "seventy", "phase"), ("rename", "phase", "seventy")] {
         assert!(count(&all, |stack| stack.process == process && stack.has(own)) > 30, "{}", text(&all));
@@ -138,7 +162,9 @@ fn a_library_opened_during_the_capture_is_named() {
     std::thread::sleep(Duration::from_millis(1500));
     let recorded = recording.stop();
     let all = of_process(&recorded.profile, workload.pid());
-    let exact = percent(&all, |stack| stack.user().starts_with(&["plugin_inner", "plugin_hot", "run_plugin", "main"]));
+    let exact = percent(&all, |stack| {
+        stack.user().starts_with(&["plugin_inner", "plugin_hot", "run_plugin", "main"])
+    });
     assert!(exact > 90.0, "{exact:.1}%:\n{}", text(&all));
 }
 
@@ -174,13 +200,18 @@ fn a_process_in_a_pid_namespace_of_its_own_is_named() {
     let shares = workload::path("shares");
     let arguments = ["--pid", "--fork", "--kill-child", shares.to_str().unwrap()];
     let outside = Workload::start_command(Command::new("unshare").args(arguments));
-    let pid = wait_for("the process inside", Duration::from_secs(5), || children(outside.pid()).first().copied());
+    let pid =
+        wait_for("the process inside", Duration::from_secs(5), || children(outside.pid()).first().copied());
     wait_for("its program", Duration::from_secs(5), || {
         (fs::read_to_string(format!("/proc/{pid}/comm")).ok()?.trim() == "shares").then_some(())
     });
     let recorded = Recording::start(["-d", "1s", "-F", "999", "-p", &pid.to_string()]).end();
     let all = of_process(&recorded.profile, pid);
-    assert!(count(&all, |stack| stack.user().starts_with(&["burn", "seventy", "run", "main"])) > 50, "{}", text(&all));
+    assert!(
+        count(&all, |stack| stack.user().starts_with(&["burn", "seventy", "run", "main"])) > 50,
+        "{}",
+        text(&all)
+    );
 }
 
 #[test]
@@ -196,15 +227,25 @@ fn inside_a_pid_namespace_hostscope_says_so_and_counts_the_rest() {
         profile.display()
     );
     let mut unshare = Command::new("unshare");
-    unshare.args(["--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", &script]).stdin(Stdio::null());
+    unshare
+        .args(["--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", &script])
+        .stdin(Stdio::null());
     let ended = run(&mut unshare);
     assert!(profile.exists(), "{}", ended.stderr);
-    let inner: u32 = ended.stdout.lines().find_map(|line| line.strip_prefix("inner ")).unwrap().parse().unwrap();
+    let inner: u32 =
+        ended.stdout.lines().find_map(|line| line.strip_prefix("inner ")).unwrap().parse().unwrap();
     let profile = read(&profile);
     let all = stacks(&profile);
-    let named = count(&all, |stack| stack.pid == inner && stack.user().starts_with(&["burn", "seventy", "run", "main"]));
+    let named = count(&all, |stack| {
+        stack.pid == inner && stack.user().starts_with(&["burn", "seventy", "run", "main"])
+    });
     assert!(named > 50, "{named}:\n{}", text(&all));
-    let lost: u64 = profile.losses.iter().filter(|loss| loss.reason == "outside_pid_namespace").map(|loss| loss.count).sum();
+    let lost: u64 = profile
+        .losses
+        .iter()
+        .filter(|loss| loss.reason == "outside_pid_namespace")
+        .map(|loss| loss.count)
+        .sum();
     assert!(lost > 50, "{lost} samples of {} and others", outside.pid());
     assert!(ended.stderr.contains("pid namespace"), "it does not say so: {}", ended.stderr);
     assert!(all.iter().all(|stack| stack.pid < 100), "ids of the host: {}", text(&all));

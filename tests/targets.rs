@@ -34,8 +34,16 @@ fn a_command_is_seen_from_its_first_instruction_and_gives_its_status() {
     let all = stacks(&recorded.profile);
     // 19.8 on average.
     assert!((15..=25).contains(&total(&all)), "{}", text(&all));
-    assert!(recorded.ended.stdout.starts_with("cpu_ns "), "the command's own output: {}", recorded.ended.stdout);
-    assert!(all.iter().all(|stack| stack.process == "shares" || !stack.kernel().is_empty()), "{}", text(&all));
+    assert!(
+        recorded.ended.stdout.starts_with("cpu_ns "),
+        "the command's own output: {}",
+        recorded.ended.stdout
+    );
+    assert!(
+        all.iter().all(|stack| stack.process == "shares" || !stack.kernel().is_empty()),
+        "{}",
+        text(&all)
+    );
 
     let recorded = record_command(&["-F", "4999"], &["30"]);
     let all = stacks(&recorded.profile);
@@ -70,10 +78,12 @@ fn what_a_command_starts_is_followed() {
     let recorded = Recording::start(["-F", "999", "--", "sh", "-c", &script]).end();
     assert_eq!(recorded.ended.code(), 3, "{}", recorded.ended.stderr);
     let all = stacks(&recorded.profile);
-    let children: BTreeSet<u32> = all.iter().filter(|stack| stack.has("burn")).map(|stack| stack.pid).collect();
+    let children: BTreeSet<u32> =
+        all.iter().filter(|stack| stack.has("burn")).map(|stack| stack.pid).collect();
     assert_eq!(children.len(), 2, "{}", text(&all));
     for child in children {
-        let samples = count(&all, |stack| stack.pid == child && stack.has("seventy") && stack.process == "shares");
+        let samples =
+            count(&all, |stack| stack.pid == child && stack.has("seventy") && stack.process == "shares");
         assert!(samples > 60, "{samples} of about 105:\n{}", text(&all));
     }
 }
@@ -105,11 +115,13 @@ fn forked_and_executed_children_are_followed_and_others_are_not() {
 fn several_processes_can_be_named() {
     let _host = host();
     let three = [(); 3].map(|()| Workload::start("shares", NONE));
-    let recorded =
-        record(["-d", "1s", "-F", "499", "-p", &three[0].pid_text(), "-p", &three[2].pid_text()]);
+    let recorded = record(["-d", "1s", "-F", "499", "-p", &three[0].pid_text(), "-p", &three[2].pid_text()]);
     let wanted = BTreeSet::from([three[0].pid(), three[2].pid()]);
     assert_eq!(pids(&recorded.profile), wanted);
-    assert_eq!(recorded.profile.target, format!("pids {}, {}", wanted.first().unwrap(), wanted.last().unwrap()));
+    assert_eq!(
+        recorded.profile.target,
+        format!("pids {}, {}", wanted.first().unwrap(), wanted.last().unwrap())
+    );
 }
 
 #[test]
@@ -118,7 +130,8 @@ fn the_end_of_the_last_target_ends_the_capture() {
     let mut first = Workload::start("shares", ["800"]);
     let mut last = Workload::start("shares", ["2000"]);
     let began = Instant::now();
-    let recording = Recording::start(["-F", "499", "-d", "60s", "-p", &first.pid_text(), "-p", &last.pid_text()]);
+    let recording =
+        Recording::start(["-F", "499", "-d", "60s", "-p", &first.pid_text(), "-p", &last.pid_text()]);
     first.wait();
     last.wait();
     let ended = Instant::now();
@@ -183,7 +196,12 @@ fn a_cgroup_and_what_is_below_it_are_watched() {
     for path in [parent.0.to_str().unwrap(), &below_mount] {
         let recorded = record(["-d", "1s", "-F", "499", "--cgroup", path]);
         let all = stacks(&recorded.profile);
-        assert_eq!(pids(&recorded.profile), BTreeSet::from([in_parent.pid(), in_child.pid()]), "{}", text(&all));
+        assert_eq!(
+            pids(&recorded.profile),
+            BTreeSet::from([in_parent.pid(), in_child.pid()]),
+            "{}",
+            text(&all)
+        );
         assert!(all.iter().any(|stack| stack.thread == "heavy" && stack.has("burn")), "{}", text(&all));
     }
     let recorded = record(["-d", "1s", "-F", "499", "--cgroup", child.0.to_str().unwrap()]);

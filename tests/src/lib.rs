@@ -8,7 +8,12 @@
 //! A test that cannot run fails and names the mend, or says by [`skip!`] what the environment truly lacks; none passes
 //! silently.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::missing_panics_doc, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::missing_panics_doc,
+    reason = "a test fails by panicking"
+)]
 
 pub mod host;
 pub mod program;

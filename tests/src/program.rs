@@ -29,7 +29,11 @@ pub fn binary() -> PathBuf {
     }
     let built = ["release", "debug"].map(|profile| target_folder().join(profile).join("hostscope"));
     let found = built.iter().find(|path| path.is_file());
-    found.expect("hostscope is not built: run `cargo xtask test`, or first `cargo build --release -p hostscope`").clone()
+    found
+        .expect(
+            "hostscope is not built: run `cargo xtask test`, or first `cargo build --release -p hostscope`",
+        )
+        .clone()
 }
 
 /// hostscope with these arguments, free of what the caller's environment would change.
@@ -115,11 +119,14 @@ impl Running {
     /// Waits until hostscope samples every CPU: from then on nothing of its targets is missed.
     pub fn wait_until_sampling(&mut self) {
         let cpus = online_cpus();
-        let wanted: usize =
-            PROBES.iter().map(|probe| if let Attach::RawTracepoint(_) = probe.attach { 1 } else { cpus }).sum();
+        let wanted: usize = PROBES
+            .iter()
+            .map(|probe| if let Attach::RawTracepoint(_) = probe.attach { 1 } else { cpus })
+            .sum();
         let folder = format!("/proc/{}/fd", self.pid());
         let attached = || {
-            let links = fs::read_dir(&folder).ok()?.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+            let links =
+                fs::read_dir(&folder).ok()?.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
             let probes = links.filter(|link| {
                 let link = link.to_string_lossy();
                 link.ends_with("[perf_event]") || link.ends_with("bpf_link")

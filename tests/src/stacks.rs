@@ -110,7 +110,13 @@ pub fn percent(stacks: &[Stack<'_>], is_one: impl Fn(&Stack<'_>) -> bool) -> f64
 
 /// Asserts that a share is within `points` of `expected`, both in percent.
 #[track_caller]
-pub fn assert_percent(stacks: &[Stack<'_>], what: &str, expected: f64, points: f64, is_one: impl Fn(&Stack<'_>) -> bool) {
+pub fn assert_percent(
+    stacks: &[Stack<'_>],
+    what: &str,
+    expected: f64,
+    points: f64,
+    is_one: impl Fn(&Stack<'_>) -> bool,
+) {
     let actual = percent(stacks, is_one);
     assert!(
         (actual - expected).abs() <= points,
