@@ -1,117 +1,187 @@
-//! The stack walk of the eBPF programs, run on the host over recorded memory.
+//! The walk of user stacks, the very code that runs in the kernel, over memory that is made by hand or copied from a
+//! process.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
-#![allow(missing_docs, clippy::inline_always, reason = "the included module is the programs' own")]
-
-use std::collections::BTreeMap;
-
-use hostscope_wire::limits::MAX_USER_FRAMES;
-use hostscope_wire::stack::StackEnd;
 
 #[path = "../ebpf/programs/unwind/mod.rs"]
+#[allow(clippy::pedantic, missing_docs, reason = "code of another crate")]
 mod unwind;
 
-use unwind::{Memory, Registers, Walked, walk};
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::process::Command;
 
-/// Words of a stack by address; what is not here cannot be read.
+use hostscope_tests::host::host;
+use hostscope_tests::program::run;
+use hostscope_tests::workload::{self, Workload};
+use hostscope_wire::limits::MAX_USER_FRAMES;
+use hostscope_wire::stack::StackEnd;
+use unwind::{Memory, Registers, walk};
+
+/// Words by address; everything else cannot be read.
 #[derive(Default)]
-struct Recorded(BTreeMap<u64, u64>);
-
-impl Recorded {
-    /// A frame at `fp`: the caller's frame pointer and the return address.
-    fn frame(mut self, fp: u64, caller_fp: u64, return_address: u64) -> Self {
-        self.0.extend([(fp, caller_fp), (fp + 8, return_address)]);
-        self
-    }
+struct Words {
+    words: BTreeMap<u64, u64>,
+    reads: Cell<u32>,
 }
 
-impl Memory for Recorded {
+impl Memory for Words {
     fn words(&self, address: u64) -> Option<[u64; 2]> {
-        Some([*self.0.get(&address)?, *self.0.get(&(address + 8))?])
+        self.reads.set(self.reads.get() + 1);
+        Some([*self.words.get(&address)?, *self.words.get(&(address + 8))?])
     }
 }
 
-const SP: u64 = 0x7fff_0000_0000;
-const PC: u64 = 0x40_1000;
+const STACK: u64 = 0x7ffc_0000_0000;
 
-fn walked(memory: &Recorded, fp: u64) -> (Vec<u64>, Walked) {
-    let mut frames = Vec::new();
-    let walked = walk(memory, Registers { pc: PC, sp: SP, fp }, |index, pc| {
-        assert_eq!(index as usize, frames.len());
-        frames.push(pc);
+/// Frames of 32 bytes on one another: the first at `STACK + 16`, each with the next one's address and a return address
+/// (0x1001, 0x1002, …); the last one says `fp`.
+fn frames(count: u64, last_fp: u64) -> Words {
+    let mut memory = Words::default();
+    for index in 0..count {
+        let at = STACK + 16 + index * 32;
+        memory.words.insert(at, if index + 1 == count { last_fp } else { at + 32 });
+        memory.words.insert(at + 8, 0x1001 + index);
+    }
+    memory
+}
+
+fn walked(memory: &impl Memory, registers: Registers) -> (Vec<u64>, StackEnd) {
+    let mut kept = Vec::new();
+    let walked = walk(memory, registers, |frame, pc| {
+        assert_eq!(frame as usize, kept.len(), "frames are told in order");
+        kept.push(pc);
     });
-    assert_eq!(walked.frames as usize, frames.len());
-    (frames, walked)
+    assert_eq!(walked.frames as usize, kept.len());
+    (kept, walked.end)
+}
+
+const LEAF: Registers = Registers { pc: 0x1000, sp: STACK, fp: STACK + 16 };
+
+#[test]
+fn frames_are_followed_to_the_entry() {
+    assert_eq!(walked(&frames(3, 0), LEAF), (vec![0x1000, 0x1001, 0x1002, 0x1003], StackEnd::Complete));
+    // A thread whose entry has cleared rbp.
+    assert_eq!(walked(&Words::default(), Registers { fp: 0, ..LEAF }), (vec![0x1000], StackEnd::Complete));
+    // A return address of zero is an entry too (a coroutine's).
+    let mut memory = frames(2, STACK + 4096);
+    memory.words.insert(STACK + 16 + 32 + 8, 0);
+    assert_eq!(walked(&memory, LEAF), (vec![0x1000, 0x1001], StackEnd::Complete));
 }
 
 #[test]
-fn frames_up_to_the_entry_are_complete() {
-    let memory = Recorded::default()
-        .frame(SP + 0x10, SP + 0x40, 0x40_2000)
-        .frame(SP + 0x40, SP + 0x80, 0x40_3000)
-        .frame(SP + 0x80, 0, 0x40_4000);
-    let (frames, walked) = walked(&memory, SP + 0x10);
-    assert_eq!(frames, [PC, 0x40_2000, 0x40_3000, 0x40_4000]);
-    assert_eq!(walked.end, StackEnd::Complete);
-}
-
-#[test]
-fn a_return_address_of_zero_is_the_entry_too() {
-    let memory = Recorded::default().frame(SP + 0x10, SP + 0x40, 0x40_2000).frame(SP + 0x40, 0x1234, 0);
-    let (frames, walked) = walked(&memory, SP + 0x10);
-    assert_eq!((frames.len(), walked.end), (2, StackEnd::Complete));
-}
-
-#[test]
-fn without_a_frame_pointer_there_is_the_leaf_alone() {
-    assert_eq!(walked(&Recorded::default(), 0), (vec![PC], Walked { frames: 1, end: StackEnd::Complete }));
-    for fp in [1, SP - 8, SP + 0x11, 1 << 47, u64::MAX, u64::MAX - 7] {
-        let (frames, walked) = walked(&Recorded::default(), fp);
-        assert_eq!((frames.len(), walked.end), (1, StackEnd::BadFramePointer), "{fp:#x}");
-    }
-}
-
-#[test]
-fn memory_that_cannot_be_read_ends_the_walk() {
-    let memory = Recorded::default().frame(SP + 0x10, SP + 0x40, 0x40_2000);
-    let (frames, walked) = walked(&memory, SP + 0x10);
-    assert_eq!((frames.len(), walked.end), (2, StackEnd::UnreadableStack));
-}
-
-#[test]
-fn frames_that_point_back_or_at_themselves_do_not_loop() {
-    for caller_fp in [SP + 0x10, SP + 0x18, SP, SP - 0x100] {
-        let memory = Recorded::default().frame(SP + 0x10, caller_fp, 0x40_2000);
-        let (frames, walked) = walked(&memory, SP + 0x10);
-        assert_eq!((frames.len(), walked.end), (2, StackEnd::BadFramePointer), "{caller_fp:#x}");
-    }
-}
-
-#[test]
-fn a_kernel_address_is_no_return_address() {
-    let memory = Recorded::default().frame(SP + 0x10, SP + 0x40, 0xffff_ffff_8100_0000);
-    assert_eq!(walked(&memory, SP + 0x10).1.end, StackEnd::BadFramePointer);
-}
-
-#[test]
-fn depth_is_bounded_and_only_deeper_stacks_are_truncated() {
-    let deep = |frames: u64| {
-        (0..frames).fold(Recorded::default(), |memory, index| {
-            let last = index + 1 == frames;
-            memory.frame(
-                SP + 16 * (index + 1),
-                if last { 0 } else { SP + 16 * (index + 2) },
-                0x40_2000 + index,
-            )
-        })
+fn what_is_no_frame_pointer_ends_the_walk() {
+    let bad = |memory: &Words, registers: Registers, frames: usize| {
+        let (kept, end) = walked(memory, registers);
+        assert_eq!((kept.len(), end), (frames, StackEnd::BadFramePointer), "{registers:x?}");
     };
-    let most = MAX_USER_FRAMES as u64;
-    for (callers, frames, end) in [
-        (most - 1, MAX_USER_FRAMES, StackEnd::Complete),
-        (most, MAX_USER_FRAMES, StackEnd::Truncated),
-        (most * 2, MAX_USER_FRAMES, StackEnd::Truncated),
-    ] {
-        let (found, walked) = walked(&deep(callers), SP + 16);
-        assert_eq!((found.len(), walked.end), (frames, end), "{callers} callers");
+    let memory = frames(3, 0);
+    // Below the stack pointer, not aligned, the kernel's.
+    for fp in [STACK - 16, 1, STACK + 17, 0xffff_8880_0000_0000, 1 << 47, u64::MAX] {
+        bad(&memory, Registers { fp, ..LEAF }, 1);
     }
+    // The same one frame up.
+    for fp in [STACK, 1, STACK + 81, 0xffff_8880_0000_0000] {
+        bad(&frames(1, fp), LEAF, 2);
+    }
+    // A return address that is none.
+    let mut memory = frames(3, 0);
+    memory.words.insert(STACK + 16 + 32 + 8, 0xffff_8880_0000_0000);
+    bad(&memory, LEAF, 2);
+}
+
+#[test]
+fn loops_end() {
+    // A frame that names itself, and two that name each other.
+    assert_eq!(walked(&frames(1, STACK + 16), LEAF), (vec![0x1000, 0x1001], StackEnd::BadFramePointer));
+    let memory = frames(2, STACK + 16);
+    assert_eq!(walked(&memory, LEAF), (vec![0x1000, 0x1001, 0x1002], StackEnd::BadFramePointer));
+    assert!(memory.reads.get() <= 3);
+}
+
+#[test]
+fn a_stack_that_cannot_be_read_ends_the_walk() {
+    let (kept, end) = walked(&frames(2, STACK + 4096), LEAF);
+    assert_eq!((kept.len(), end), (3, StackEnd::UnreadableStack));
+    let (kept, end) = walked(&Words::default(), LEAF);
+    assert_eq!((kept, end), (vec![0x1000], StackEnd::UnreadableStack));
+    // Half a frame, at the end of a page.
+    let mut memory = frames(1, 0);
+    memory.words.remove(&(STACK + 24));
+    assert_eq!(walked(&memory, LEAF), (vec![0x1000], StackEnd::UnreadableStack));
+}
+
+#[test]
+fn deep_stacks_are_cut_and_only_those() {
+    let limit = MAX_USER_FRAMES as u64;
+    for (frames_there, end) in [
+        (limit - 2, StackEnd::Complete),
+        (limit - 1, StackEnd::Complete),
+        (limit, StackEnd::Truncated),
+        (10 * limit, StackEnd::Truncated),
+    ] {
+        // As many return addresses, and the leaf.
+        let (kept, ended) = walked(&frames(frames_there, 0), LEAF);
+        assert_eq!((kept.len() as u64, ended), (limit.min(frames_there + 1), end), "{frames_there} frames");
+    }
+}
+
+/// A process's memory.
+struct ProcessMemory(fs::File);
+
+impl Memory for ProcessMemory {
+    fn words(&self, address: u64) -> Option<[u64; 2]> {
+        let mut bytes = [0; 16];
+        self.0.read_exact_at(&mut bytes, address).ok()?;
+        let word = |at: usize| u64::from_ne_bytes(bytes[at..at + 8].try_into().unwrap());
+        Some([word(0), word(8)])
+    }
+}
+
+/// The registers of a process, which is stopped from then on.
+fn stopped_at(pid: i32) -> Registers {
+    // SAFETY: all zeros is a valid `user_regs_struct`.
+    let mut registers: libc::user_regs_struct = unsafe { std::mem::zeroed() };
+    // SAFETY: a child of ours; the structure is as large as the kernel writes.
+    unsafe {
+        assert_eq!(libc::ptrace(libc::PTRACE_SEIZE, pid, 0, 0), 0);
+        assert_eq!(libc::ptrace(libc::PTRACE_INTERRUPT, pid, 0, 0), 0);
+        assert_eq!(libc::waitpid(pid, std::ptr::null_mut(), libc::__WALL), pid);
+        assert_eq!(libc::ptrace(libc::PTRACE_GETREGS, pid, 0, &raw mut registers), 0);
+    }
+    Registers { pc: registers.rip, sp: registers.rsp, fp: registers.rbp }
+}
+
+#[test]
+fn a_real_stack_is_walked_to_main() {
+    let _host = host();
+    let path = workload::path("shares");
+    let symbols = run(Command::new("nm").arg("-S").arg(&path)).success().stdout;
+    let range = |function: &str| {
+        let line = symbols.lines().find(|line| line.ends_with(&format!(" {function}"))).unwrap();
+        let numbers: Vec<u64> =
+            line.split(' ').take(2).map(|hex| u64::from_str_radix(hex, 16).unwrap()).collect();
+        numbers[0]..numbers[0] + numbers[1]
+    };
+    let working = ["seventy", "twenty", "ten"].map(range);
+    let (burn, run_loop, main) = (range("burn"), range("run"), range("main"));
+    let mut whole = 0;
+    for _ in 0..20 {
+        let workload = Workload::start("shares", [""; 0]);
+        std::thread::sleep(std::time::Duration::from_millis(30));
+        let registers = stopped_at(workload.pid() as i32);
+        let maps = fs::read_to_string(format!("/proc/{}/maps", workload.pid())).unwrap();
+        let base = u64::from_str_radix(maps.split('-').next().unwrap(), 16).unwrap();
+        let memory = ProcessMemory(fs::File::open(format!("/proc/{}/mem", workload.pid())).unwrap());
+        let frames: Vec<u64> = walked(&memory, registers).0.iter().map(|pc| pc.wrapping_sub(base)).collect();
+        if burn.contains(&frames[0]) {
+            whole += 1;
+            assert!(working.iter().any(|range| range.contains(&frames[1])), "{frames:x?}");
+            assert!(run_loop.contains(&frames[2]) && main.contains(&frames[3]), "{frames:x?}");
+        }
+    }
+    // The rest may have been caught at its start, or on its way into the loop.
+    assert!(whole >= 10, "{whole} of 20 were caught at work");
 }

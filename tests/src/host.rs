@@ -15,7 +15,6 @@ pub struct Host {
 
 /// Waits until no other test uses the host: tests share its CPUs, and what one of them burns would be in the profile of
 /// another. `cargo test` runs them in threads, and two `cargo test` may run at once; both are kept apart.
-#[must_use]
 pub fn host() -> Host {
     assert!(
         rustix::process::geteuid().is_root(),

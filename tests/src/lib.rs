@@ -3,7 +3,7 @@
 //! # Layout
 //! `host`: one test at a time, and only where it can run. `program`: hostscope itself, run as a user runs it.
 //! `workload`: the programs in `tests/workloads`, whose split of CPU time is known by construction. `stacks`: what a
-//! profile says of them.
+//! profile says of them. `records`: what the kernel side tells, counted, without the program around it.
 //!
 //! A test that cannot run fails and names the mend, or says by [`skip!`] what the environment truly lacks; none passes
 //! silently.
@@ -17,5 +17,6 @@
 
 pub mod host;
 pub mod program;
+pub mod records;
 pub mod stacks;
 pub mod workload;

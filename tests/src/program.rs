@@ -64,7 +64,7 @@ impl Ended {
     }
 
     /// Itself, where it ended with 0.
-    #[must_use]
+    #[expect(clippy::return_self_not_must_use, reason = "many want to know nothing else")]
     pub fn success(self) -> Self {
         assert_eq!(self.code(), 0, "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
         self

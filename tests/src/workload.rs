@@ -176,7 +176,7 @@ pub fn children(pid: u32) -> Vec<u32> {
 }
 
 /// A copy of a workload under another name, so that nothing else maps the same file.
-#[must_use]
+#[expect(clippy::must_use_candidate, reason = "the caller knows the path")]
 pub fn copy(name: &str, to: &Path) -> PathBuf {
     fs::copy(path(name), to).unwrap_or_else(|error| panic!("{}: {error}", to.display()));
     // Written out: executing a file that is open for writing anywhere fails.

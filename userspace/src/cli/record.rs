@@ -92,6 +92,11 @@ impl TargetArguments {
 
 /// Runs it.
 pub fn run(arguments: Arguments, quiet: bool, verbose: u8) -> Result<ExitCode> {
+    // The parser takes `--` with nothing after it for no `--`, and this would profile the whole host.
+    if arguments.target.command.is_empty() && std::env::args_os().next_back().is_some_and(|last| last == "--")
+    {
+        return Err(Error::usage("there is no command after --", "name one: hostscope record -- COMMAND"));
+    }
     let paths = output_paths(&arguments)?;
     let settings = CaptureSettings {
         kind: arguments.kind,
