@@ -10,24 +10,27 @@ use aya_ebpf::helpers::{
 use aya_ebpf::macros::perf_event;
 use aya_ebpf::programs::PerfEventContext;
 use hostscope_wire::event::{EventHeader, EventKind};
-use hostscope_wire::limits::{MAX_FRAMES, MAX_KERNEL_FRAMES};
+use hostscope_wire::limits::{MAX_FRAMES, MAX_KERNEL_FRAMES, filter as mode};
 use hostscope_wire::loss::Loss;
 use hostscope_wire::stack::{CountKey, StackEnd, StackRecord};
 
-use crate::task::{Ids, Task, current_ids};
+use crate::task::{Ids, Task, current_ids, is_idle};
 use crate::unwind::{Memory, Registers, Walked, walk};
 use crate::{emit, filter, maps};
 
 /// One sample.
 #[perf_event]
 pub fn sample_cpu(context: PerfEventContext) -> i32 {
-    let Some(ids) = current_ids() else {
-        emit::lost(Loss::OutsidePidNamespace);
-        return 0;
-    };
-    if ids.tid == 0 && maps::include_idle() == 0 {
+    if maps::include_idle() == 0 && is_idle() {
         return 0;
     }
+    let Some(ids) = current_ids() else {
+        // Targets were named by ids of this namespace, so nobody outside is one.
+        if maps::filter_mode() != mode::PROCESSES {
+            emit::lost(Loss::OutsidePidNamespace);
+        }
+        return 0;
+    };
     if !filter::watches_current(ids.tgid) {
         return 0;
     }

@@ -124,6 +124,12 @@ impl Pid {
     }
 }
 
+/// Whether the CPU runs its idle task, which is thread 0 of the host's pid namespace on every CPU.
+#[inline(always)]
+pub fn is_idle() -> bool {
+    bpf_get_current_pid_tgid() as u32 == 0
+}
+
 /// The ids of the current task; `None` where it lives outside hostscope's pid namespace.
 #[inline(always)]
 pub fn current_ids() -> Option<Ids> {

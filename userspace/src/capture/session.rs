@@ -14,7 +14,7 @@ use crate::aggregate::Window;
 use crate::collect::{Collector, Event, MappingEvent, RingRecord};
 use crate::config::{CaptureSettings, Target};
 use crate::error::{Error, Result};
-use crate::load::preflight::State;
+use crate::load::preflight::{self, State};
 use crate::load::{Filter, Kernel, LoadSettings};
 use crate::targets::Processes;
 
@@ -201,6 +201,13 @@ impl Session {
             finish: ended.elapsed(),
             ..assembled.summary
         };
+        if preflight::pid_namespace().is_some() {
+            summary.findings.push(format!(
+                "this is a pid namespace of its own: processes outside of it cannot be named from here ({} samples); \
+                 start hostscope in the host's (docker run --pid=host)",
+                assemble::outside_namespace(&self.kernel)
+            ));
+        }
         let degraded = self.kernel.probes.iter().filter(|probe| probe.state != State::On);
         summary.findings.extend(degraded.map(|probe| format!("probe {}: {}", probe.spec.name, probe.reason)));
         Ok(Captured { profile: assembled.profile, summary, command: self.command.take() })
