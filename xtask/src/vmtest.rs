@@ -88,16 +88,19 @@ fn programs(install: Install) -> Result<initramfs::Programs> {
         let mut command = process::cargo();
         command.current_dir(workspace::root()).args(arguments).args(["--release", "--target", TARGET]);
         command.arg("--target-dir").arg(&folder);
-        command
-            .env("CARGO_ENCODED_RUSTFLAGS", "-Ctarget-feature=+crt-static")
-            .env("HOSTSCOPE_EBPF_OBJECT", &object);
+        command.env("CARGO_ENCODED_RUSTFLAGS", "-Ctarget-feature=+crt-static");
         command
     };
     process::run(&mut cargo(&["build", "--package", "hostscope"]), mend)?;
     let mut build = cargo(&["test", "--no-run", "--package", "hostscope-tests", "--test", "vm"]);
     let test = test_executable(build.arg("--message-format=json-render-diagnostics"))?;
     let workloads = workloads::build(Linking::Static, &workspace::target().join("vmtest/workloads"))?;
-    Ok(initramfs::Programs { hostscope: folder.join(TARGET).join("release/hostscope"), test, workloads })
+    Ok(initramfs::Programs {
+        hostscope: folder.join(TARGET).join("release/hostscope"),
+        object,
+        test,
+        workloads,
+    })
 }
 
 /// The test program that a `cargo test --no-run` has built, from cargo's messages.
