@@ -53,7 +53,7 @@ pub(super) fn boot(boot: &Boot<'_>) -> Result<Outcome> {
     } else if !done {
         outcome.fail(format!("the machine stopped before the tests were done (qemu: {status})"));
     }
-    if outcome.failed > 0 {
+    if !done {
         print_tail(&boot.log)?;
     }
     Ok(outcome)
