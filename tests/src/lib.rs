@@ -1,1 +1,16 @@
-//! The harness of the end-to-end tests.
+//! The harness of the end-to-end tests: what they run, whom they watch, and how they read what came out.
+//!
+//! # Layout
+//! `host`: one test at a time, and only where it can run. `program`: hostscope itself, run as a user runs it.
+//! `workload`: the programs in `tests/workloads`, whose split of CPU time is known by construction. `stacks`: what a
+//! profile says of them.
+//!
+//! A test that cannot run fails and names the mend, or says by [`skip!`] what the environment truly lacks; none passes
+//! silently.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::missing_panics_doc, reason = "a test fails by panicking")]
+
+pub mod host;
+pub mod program;
+pub mod stacks;
+pub mod workload;

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hostscope_wire::loss::Loss as KernelLoss;
 use hostscope_wire::stack::StackEnd;
 
 use super::Summary;
@@ -70,16 +69,6 @@ pub fn losses(kernel: &Kernel, window: &Window, mappings_lost: u64, collector: &
         }
     }
     Losses { all, samples: samples + without_stack }
-}
-
-/// Samples of processes outside of hostscope's own pid namespace.
-pub fn outside_namespace(kernel: &Kernel) -> u64 {
-    let losses = kernel.losses.read();
-    losses
-        .iter()
-        .filter(|(reason, _)| *reason == KernelLoss::OutsidePidNamespace)
-        .map(|(_, count)| count)
-        .sum()
 }
 
 /// Names the window and puts the tables together.

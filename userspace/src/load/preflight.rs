@@ -216,7 +216,14 @@ pub fn findings(oldest: KernelVersion) -> Vec<Finding> {
         Err(error) => Finding { name: "btf", state: State::Off, detail: error.what, mend: error.mend },
     });
     findings.push(capabilities_finding());
-    findings.push(match pid_namespace() {
+    findings.push(pid_namespace_finding());
+    findings
+}
+
+/// Whether every process of the host can be named.
+#[must_use]
+pub fn pid_namespace_finding() -> Finding {
+    match pid_namespace() {
         None => on("pid namespace", "the host's own".into()),
         Some(_) => Finding {
             name: "pid namespace",
@@ -225,8 +232,7 @@ pub fn findings(oldest: KernelVersion) -> Vec<Finding> {
                 .into(),
             mend: "start the container with the host's pid namespace (docker run --pid=host)".into(),
         },
-    });
-    findings
+    }
 }
 
 fn on(name: &'static str, detail: String) -> Finding {

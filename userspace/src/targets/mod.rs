@@ -7,7 +7,7 @@ pub mod elf;
 pub mod files;
 pub mod proc_fs;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 
 use hostscope_wire::process::ProcessRecord;
@@ -45,6 +45,9 @@ pub struct Process {
     /// The perf map that a JIT compiler writes for it, opened at its first sample in code without a file.
     pub perf_map: Option<File>,
     mappings: Vec<Mapping>,
+    /// The mappings of the program before, while an exec is under way: until the new program's registers are set, a
+    /// sample inside the kernel shows where the old one made the call.
+    before_exec: Vec<Mapping>,
     looked_for_perf_map: bool,
     has_samples: bool,
     exited: bool,
@@ -56,8 +59,10 @@ impl Process {
     /// The mapping that holds `address`.
     #[must_use]
     pub fn mapping_at(&self, address: u64) -> Option<&Mapping> {
-        let after = self.mappings.partition_point(|mapping| mapping.start <= address);
-        self.mappings[..after].last().filter(|mapping| address < mapping.end)
+        [&self.mappings, &self.before_exec].into_iter().find_map(|mappings| {
+            let after = mappings.partition_point(|mapping| mapping.start <= address);
+            mappings[..after].last().filter(|mapping| address < mapping.end)
+        })
     }
 
     /// Puts a mapping in; what it covers of others is theirs no more, as mmap does it.
@@ -91,6 +96,9 @@ pub struct Processes {
     all: HashMap<ProcessId, Process>,
     by_pid: HashMap<u32, ProcessId>,
     next: u32,
+    /// Those whose end was told, with the interval of that: the kernel tells it before it has given back the memory and
+    /// closed the files, which takes long enough to be sampled.
+    ended: VecDeque<(u64, ProcessId)>,
     /// Whether records of processes never heard of make new entries (the whole host is watched, or a cgroup).
     adopt_unknown: bool,
     interval: u64,
@@ -107,6 +115,7 @@ impl Processes {
             all: HashMap::new(),
             by_pid: HashMap::new(),
             next: 0,
+            ended: VecDeque::new(),
             adopt_unknown,
             interval: 0,
             reader: ProcReader::new(),
@@ -152,9 +161,19 @@ impl Processes {
         self.all.is_empty()
     }
 
-    /// A new interval begins: mappings that were looked for in vain may be looked for again.
+    /// A new interval begins: mappings that were looked for in vain may be looked for again. Processes that ended a
+    /// whole interval ago are forgotten, those without samples for good.
     pub fn begin_interval(&mut self) {
         self.interval += 1;
+        while let Some((_, id)) = self.ended.pop_front_if(|(interval, _)| *interval + 1 < self.interval) {
+            let Some(process) = self.all.get(&id) else { continue };
+            if self.by_pid.get(&process.pid) == Some(&id) {
+                self.by_pid.remove(&process.pid);
+            }
+            if !process.has_samples {
+                self.all.remove(&id);
+            }
+        }
     }
 
     /// The process that a sample names, from now on kept whatever becomes of it.
@@ -252,6 +271,7 @@ impl Processes {
             process.name = comm(&record.comm);
             process.start_time_ns = record.start_time_ns;
             process.looked_for_perf_map = false;
+            process.before_exec = Vec::new();
         }
         if !mappings_are_recorded {
             self.read_mappings(id);
@@ -261,26 +281,24 @@ impl Processes {
     /// An exec has begun: the old program's mappings are gone.
     pub fn on_exec_begin(&mut self, pid: u32) {
         if let Some(process) = self.by_pid.get(&pid).and_then(|id| self.all.get_mut(id)) {
-            process.mappings.clear();
+            process.before_exec = std::mem::take(&mut process.mappings);
         }
     }
 
-    /// A process has ended. One without samples is forgotten.
+    /// A process has ended.
     pub fn on_exit(&mut self, record: &ProcessRecord) {
         let Some(&id) = self.by_pid.get(&record.tgid) else { return };
         if same_start(self.all[&id].start_time_ns, record.start_time_ns) {
             self.mark_exited(id);
-            self.by_pid.remove(&record.tgid);
-            if !self.all[&id].has_samples {
-                self.all.remove(&id);
-            }
+            self.ended.push_back((self.interval, id));
         }
     }
 
     /// A process maps code.
     pub fn on_mapping(&mut self, new: &NewMapping<'_>) {
-        let id = match self.by_pid.get(&new.pid) {
-            Some(&id) => id,
+        let known = self.by_pid.get(&new.pid).copied().filter(|id| !self.all[id].exited);
+        let id = match known {
+            Some(id) => id,
             None if self.adopt_unknown => match self.scan(new.pid) {
                 Ok(id) => id,
                 Err(_) => return,
@@ -314,6 +332,7 @@ impl Processes {
             name,
             perf_map: None,
             mappings: Vec::new(),
+            before_exec: Vec::new(),
             looked_for_perf_map: false,
             has_samples: false,
             exited: false,
@@ -438,7 +457,37 @@ mod tests {
         let sampled = processes.of_sample(PID, 1);
         processes.on_exit(&record(PID, 0, 1, "sampled"));
         processes.on_exit(&record(PID + 1, 0, 1, "unseen"));
+        processes.begin_interval();
+        processes.begin_interval();
         assert_eq!(processes.len(), 1);
         assert_eq!(processes.get(sampled).name, "sampled");
+    }
+
+    #[test]
+    fn a_sample_taken_while_a_process_gives_its_memory_back_is_still_its_own() {
+        let mut processes = Processes::new(false);
+        processes.on_fork(&record(PID, 0, 1, "large"));
+        processes.on_exit(&record(PID, 0, 1, "large"));
+        processes.begin_interval();
+        let late = processes.of_sample(PID, 1);
+        assert_eq!(processes.get(late).name, "large");
+        processes.on_fork(&record(PID, 0, 9 * TICK_NS, "next"));
+        let next = processes.of_sample(PID, 9 * TICK_NS);
+        processes.begin_interval();
+        processes.begin_interval();
+        assert_eq!(processes.of_sample(PID, 9 * TICK_NS), next);
+    }
+
+    #[test]
+    fn during_an_exec_the_caller_is_in_the_old_program() {
+        let mut processes = Processes::new(false);
+        processes.on_fork(&record(PID, 0, 1, "old"));
+        processes.on_mapping(&mapping(PID, 0x1000, 0x2000, 1));
+        let id = processes.of_sample(PID, 1);
+        processes.on_exec_begin(PID);
+        processes.on_mapping(&mapping(PID, 0x7000, 0x8000, 2));
+        assert!(processes.mapping_at(id, 0x1000).is_some());
+        processes.on_exec(&record(PID, 0, 1, "new"), true);
+        assert!(processes.get(id).mapping_at(0x1000).is_none());
     }
 }
