@@ -6,6 +6,7 @@
 /// Every typed tracepoint and every struct offset comes from here.
 #[test]
 fn the_kernel_describes_its_types() {
-    let btf = std::fs::read("/sys/kernel/btf/vmlinux").expect("kernels since 5.4 with CONFIG_DEBUG_INFO_BTF have it");
+    let btf = std::fs::read("/sys/kernel/btf/vmlinux")
+        .expect("kernels since 5.4 with CONFIG_DEBUG_INFO_BTF have it");
     assert_eq!(btf.get(..2), Some(&[0x9f, 0xeb][..]), "the magic number of BTF on a little-endian machine");
 }

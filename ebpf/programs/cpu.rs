@@ -37,6 +37,8 @@ pub fn sample_cpu(context: PerfEventContext) -> i32 {
     let stack_id = take_stack(&context, ids, record);
     if maps::SENT.get_ptr(stack_id).is_none() {
         if !emit::stack(record) {
+            #[cfg(feature = "log")]
+            aya_log_ebpf::warn!(&context, "no room for a stack of process {}", ids.tgid);
             return 0;
         }
         // A full table only means that this stack is sent again next time.

@@ -35,15 +35,20 @@ pub fn process_fork(context: RawTracePointContext) -> i32 {
     } else if !crate::filter::watches_current(parent_tgid) {
         return 0;
     }
+    #[cfg(feature = "log")]
+    aya_log_ebpf::debug!(&context, "process {} forked {}", parent_tgid, tgid);
     send(EventKind::Fork, child, tgid, parent_tgid);
     0
 }
 
 /// `sched_process_exec(struct task_struct *p, pid_t old_pid, struct linux_binprm *bprm)`, run by `p`.
 #[raw_tracepoint(tracepoint = "sched_process_exec")]
-pub fn process_exec(_context: RawTracePointContext) -> i32 {
+#[cfg_attr(not(feature = "log"), allow(unused_variables))]
+pub fn process_exec(context: RawTracePointContext) -> i32 {
     let Some(ids) = current_ids() else { return 0 };
     if crate::filter::watches_current(ids.tgid) {
+        #[cfg(feature = "log")]
+        aya_log_ebpf::debug!(&context, "process {} runs a new program", ids.tgid);
         send(EventKind::Exec, Task::current(), ids.tgid, 0);
     }
     0
@@ -51,7 +56,8 @@ pub fn process_exec(_context: RawTracePointContext) -> i32 {
 
 /// `sched_process_exit(struct task_struct *p)` (from 6.16 on also `bool group_dead`), run by `p`, once a thread.
 #[raw_tracepoint(tracepoint = "sched_process_exit")]
-pub fn process_exit(_context: RawTracePointContext) -> i32 {
+#[cfg_attr(not(feature = "log"), allow(unused_variables))]
+pub fn process_exit(context: RawTracePointContext) -> i32 {
     let task = Task::current();
     if task.live_threads() != 0 {
         return 0;
@@ -64,6 +70,8 @@ pub fn process_exit(_context: RawTracePointContext) -> i32 {
         // The id may be given to another process from now on.
         let _ = maps::TARGETS.remove(ids.tgid);
     }
+    #[cfg(feature = "log")]
+    aya_log_ebpf::debug!(&context, "process {} ended", ids.tgid);
     send(EventKind::Exit, task, ids.tgid, 0);
     0
 }

@@ -82,6 +82,8 @@ impl Window {
             self.stacks_dropped += 1;
             return;
         }
+        // A number that this version does not know comes from an object that it was not built with.
+        let mut end = StackEnd::from_number(header.end).unwrap_or(StackEnd::UnreadableStack);
         let mut locations = std::mem::take(&mut self.scratch);
         locations.clear();
         for (index, address) in frames.enumerate() {
@@ -92,13 +94,18 @@ impl Window {
             let place = if address >= KERNEL_BEGIN {
                 Place::Kernel
             } else {
-                mapping_at(address)
-                    .map_or(Place::Unmapped(process), |mapping| Place::Mapped(self.mapping(process, mapping)))
+                match mapping_at(address) {
+                    Some(mapping) => Place::Mapped(self.mapping(process, mapping)),
+                    None if is_leaf => Place::Unmapped(process),
+                    // Not code: the walk took something else for a frame, here or one step before.
+                    None => {
+                        end = StackEnd::BadFramePointer;
+                        break;
+                    }
+                }
             };
             locations.push(self.location(Location { address, place }));
         }
-        // A number that this version does not know comes from an object that it was not built with.
-        let end = StackEnd::from_number(header.end).unwrap_or(StackEnd::UnreadableStack);
         self.stacks.insert(header.stack_id, Stack { process, locations: locations.as_slice().into(), end });
         self.scratch = locations;
     }
@@ -116,7 +123,11 @@ impl Window {
     /// Samples whose stack is not known: sent by the kernel side, but dropped here.
     #[must_use]
     pub fn samples_without_stack(&self) -> u64 {
-        self.counts.iter().filter(|(key, _)| !self.stacks.contains_key(&key.stack_id)).map(|(_, count)| count).sum()
+        self.counts
+            .iter()
+            .filter(|(key, _)| !self.stacks.contains_key(&key.stack_id))
+            .map(|(_, count)| count)
+            .sum()
     }
 
     fn mapping(&mut self, process: ProcessId, mapping: Mapping) -> u32 {
@@ -131,5 +142,65 @@ impl Window {
             self.locations.push(location);
             self.locations.len() as u32 - 1
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::targets::files::FileId;
+
+    const CODE: Mapping = Mapping { start: 0x1000, end: 0x2000, file_offset: 0, file: FileId(0) };
+
+    fn header(stack_id: u64, kernel_frames: u32, user_frames: u32) -> StackHeader {
+        StackHeader {
+            header: hostscope_wire::event::EventHeader::default(),
+            stack_id,
+            start_time_ns: 0,
+            tgid: 1,
+            end: StackEnd::Complete as u32,
+            kernel_frames,
+            user_frames,
+        }
+    }
+
+    fn mapped(address: u64) -> Option<Mapping> {
+        (CODE.start..CODE.end).contains(&address).then_some(CODE)
+    }
+
+    #[test]
+    fn return_addresses_are_moved_into_their_calls_and_leaves_are_not() {
+        let mut window = Window::default();
+        let frames = [KERNEL_BEGIN + 8, KERNEL_BEGIN + 16, 0x1500, 0x1600];
+        window.add_stack(&header(1, 2, 2), frames.into_iter(), ProcessId(0), mapped);
+        let addresses: Vec<u64> = window.locations.iter().map(|location| location.address).collect();
+        assert_eq!(addresses, [KERNEL_BEGIN + 8, KERNEL_BEGIN + 15, 0x1500, 0x15ff]);
+        assert_eq!(window.locations[1].place, Place::Kernel);
+        assert_eq!(window.locations[3].place, Place::Mapped(0));
+    }
+
+    #[test]
+    fn a_caller_outside_of_code_ends_the_stack_and_says_so() {
+        let mut window = Window::default();
+        window.add_stack(&header(1, 0, 3), [0x1500, 0x9000, 0x1600].into_iter(), ProcessId(0), mapped);
+        let stack = &window.stacks[&1];
+        assert_eq!((stack.locations.len(), stack.end), (1, StackEnd::BadFramePointer));
+        window.add_stack(&header(2, 0, 1), [0x9000].into_iter(), ProcessId(0), mapped);
+        assert_eq!(window.stacks[&2].end, StackEnd::Complete);
+        assert_eq!(window.locations[1].place, Place::Unmapped(ProcessId(0)));
+    }
+
+    #[test]
+    fn equal_addresses_are_one_location_and_counts_add_up() {
+        let mut window = Window::default();
+        window.add_stack(&header(1, 0, 1), [0x1500].into_iter(), ProcessId(0), mapped);
+        window.add_stack(&header(2, 0, 2), [0x1500, 0x1501].into_iter(), ProcessId(0), mapped);
+        assert_eq!(window.locations.len(), 1);
+        let key = CountKey { stack_id: 1, tid: 7, ..CountKey::default() };
+        window.add_count(&key, 2);
+        window.add_count(&key, 3);
+        assert_eq!(window.counts[&key], 5);
+        window.add_count(&CountKey { stack_id: 9, ..key }, 4);
+        assert_eq!(window.samples_without_stack(), 4);
     }
 }

@@ -52,10 +52,13 @@ pub struct Assembled {
 /// Everything that was lost on the way, on either side.
 pub fn losses(kernel: &Kernel, window: &Window, mappings_lost: u64, collector: &Collector) -> Losses {
     let in_kernel = kernel.losses.read();
-    let samples: u64 = in_kernel.iter().filter(|(reason, _)| reason.loses_sample()).map(|(_, count)| count).sum();
+    let samples: u64 =
+        in_kernel.iter().filter(|(reason, _)| reason.loses_sample()).map(|(_, count)| count).sum();
     let without_stack = window.samples_without_stack();
-    let mut all: Vec<Loss> =
-        in_kernel.iter().map(|(reason, count)| Loss { reason: reason.name().into(), count: *count }).collect();
+    let mut all: Vec<Loss> = in_kernel
+        .iter()
+        .map(|(reason, count)| Loss { reason: reason.name().into(), count: *count })
+        .collect();
     for (reason, count) in [
         ("stack_not_kept", without_stack),
         ("mapping_records_lost", mappings_lost),
@@ -91,7 +94,8 @@ pub fn profile(capture: &Capture<'_>, window: &Window, processes: &Processes) ->
         },
     });
     let locations = locations.collect();
-    let mut summary = Summary { lost_samples: capture.losses.samples, findings: names.findings, ..Summary::default() };
+    let mut summary =
+        Summary { lost_samples: capture.losses.samples, findings: names.findings, ..Summary::default() };
     let period_ns = 1_000_000_000 / u64::from(settings.frequency_hertz);
     // In an order that does not depend on hashing, so that two runs over the same input give the same file.
     let mut counts: Vec<_> = window.counts.iter().collect();
@@ -136,11 +140,14 @@ pub fn profile(capture: &Capture<'_>, window: &Window, processes: &Processes) ->
     Assembled { profile, summary }
 }
 
+/// Shown name, raw name, source file.
+type FunctionKey = (Arc<str>, Arc<str>, Arc<str>);
+
 /// The tables that grow as samples name their entries.
 #[derive(Default)]
 struct Tables {
     functions: Vec<Function>,
-    function_index: HashMap<(Arc<str>, Arc<str>, Arc<str>), u32>,
+    function_index: HashMap<FunctionKey, u32>,
     stacks: Vec<Stack>,
     stack_index: HashMap<u64, u32>,
     processes: Vec<Process>,
@@ -198,8 +205,13 @@ fn mappings(window: &Window, processes: &Processes) -> Vec<Mapping> {
             build_id: build_id.clone(),
         }
     });
-    let kernel =
-        Mapping { start: 1 << 63, end: u64::MAX, file_offset: 0, file: "[kernel]".into(), build_id: String::new() };
+    let kernel = Mapping {
+        start: 1 << 63,
+        end: u64::MAX,
+        file_offset: 0,
+        file: "[kernel]".into(),
+        build_id: String::new(),
+    };
     mapped.chain([kernel]).collect()
 }
 

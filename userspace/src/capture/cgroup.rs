@@ -26,7 +26,10 @@ pub fn filter(path: &Path) -> Result<Filter> {
         .chain(mounts.iter().map(|mount| mount.join(below)))
         .filter_map(|folder| fs::canonicalize(folder).ok())
         .find_map(|folder| {
-            let mount = mounts.iter().filter(|mount| folder.starts_with(mount)).max_by_key(|m| m.as_os_str().len())?;
+            let mount = mounts
+                .iter()
+                .filter(|mount| folder.starts_with(mount))
+                .max_by_key(|m| m.as_os_str().len())?;
             let level = folder.strip_prefix(mount).ok()?.components().count() as u32;
             Some((folder, level))
         });

@@ -27,7 +27,10 @@ impl StoppedCommand {
     /// No process or file descriptor is left.
     pub fn start(words: &[String]) -> Result<Self> {
         let Some((program, arguments)) = words.split_first() else {
-            return Err(Error::usage("there is no command after --", "name one: hostscope record -- COMMAND"));
+            return Err(Error::usage(
+                "there is no command after --",
+                "name one: hostscope record -- COMMAND",
+            ));
         };
         let failed = |error: io::Error| {
             Error::failed(format!("cannot start {program}: {error}"), "raise ulimit -n and ulimit -u")
@@ -63,7 +66,9 @@ impl StoppedCommand {
         };
         match read {
             Ok(()) => Ok(stopped),
-            Err(_) => Err(stopped.wait().err().unwrap_or_else(|| failed(io::Error::other("the fork failed")))),
+            Err(_) => {
+                Err(stopped.wait().err().unwrap_or_else(|| failed(io::Error::other("the fork failed"))))
+            }
         }
     }
 

@@ -91,7 +91,10 @@ impl Session {
         let alive = match &settings.target {
             Target::Host | Target::Cgroup(_) => {
                 let found = processes.scan_host().map_err(|error| {
-                    Error::failed(format!("cannot read /proc: {error}"), "mount procfs: mount -t proc proc /proc")
+                    Error::failed(
+                        format!("cannot read /proc: {error}"),
+                        "mount procfs: mount -t proc proc /proc",
+                    )
                 })?;
                 tracing::debug!(elapsed = ?began.elapsed(), processes = found, "scanned");
                 None
@@ -178,7 +181,8 @@ impl Session {
         let sampling = self.sampling.unwrap_or_else(|| self.begin_sampling());
         let ended = sampling.ended.unwrap_or_else(Instant::now);
         let duration = ended - sampling.instant;
-        let losses = assemble::losses(&self.kernel, &self.tracked.window, self.tracked.mappings_lost, &self.collector);
+        let losses =
+            assemble::losses(&self.kernel, &self.tracked.window, self.tracked.mappings_lost, &self.collector);
         let capture = assemble::Capture {
             settings,
             event: self.kernel.event,
@@ -224,7 +228,12 @@ impl Session {
             fds.push(PollFd::from_borrowed_fd(command.ended(), PollFlags::IN));
         }
         fds.push(PollFd::from_borrowed_fd(self.kernel.events.as_fd(), PollFlags::IN));
-        fds.extend(self.kernel.mapping_rings.iter().map(|ring| PollFd::from_borrowed_fd(ring.as_fd(), PollFlags::IN)));
+        fds.extend(
+            self.kernel
+                .mapping_rings
+                .iter()
+                .map(|ring| PollFd::from_borrowed_fd(ring.as_fd(), PollFlags::IN)),
+        );
         let left = until.saturating_duration_since(Instant::now());
         let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) };
         // Interrupted by a signal: its handler has written to `stop`, which the next round sees.
@@ -235,6 +244,7 @@ impl Session {
 
     /// Once an interval: counts, records, CPUs that came, and the kernel's memory of stacks.
     fn turn(&mut self) -> Result<()> {
+        self.tracked.processes.begin_interval();
         self.drain();
         let (counts, tracked) = (&mut self.kernel.counts, &mut self.tracked);
         counts.turn(|key, &count| tracked.count(key, count)).map_err(|error| counts_unreadable(&error))?;
@@ -250,7 +260,6 @@ impl Session {
     /// Everything that the rings hold.
     fn drain(&mut self) {
         let (kernel, tracked) = (&mut self.kernel, &mut self.tracked);
-        tracked.processes.begin_drain();
         self.collector.drain(kernel, |event| tracked.see(event));
         kernel.flush_log();
     }
@@ -268,8 +277,14 @@ impl Session {
     }
 
     fn warn_of_losses(&mut self) {
-        let lost: u64 =
-            self.kernel.losses.read().iter().filter(|(reason, _)| reason.loses_sample()).map(|(_, count)| count).sum();
+        let lost: u64 = self
+            .kernel
+            .losses
+            .read()
+            .iter()
+            .filter(|(reason, _)| reason.loses_sample())
+            .map(|(_, count)| count)
+            .sum();
         if lost > self.losses_before {
             tracing::debug!(lost, "samples lost so far");
             self.losses_before = lost;
@@ -300,7 +315,9 @@ impl Tracked {
                     alive.insert(record.tgid);
                 }
             }
-            Event::Ring(RingRecord::Exec(record)) => self.processes.on_exec(&record, self.mappings_are_recorded),
+            Event::Ring(RingRecord::Exec(record)) => {
+                self.processes.on_exec(&record, self.mappings_are_recorded);
+            }
             Event::Ring(RingRecord::Exit(record)) => {
                 self.processes.on_exit(&record);
                 if let Some(alive) = &mut self.alive {
@@ -337,7 +354,8 @@ fn watch(pids: &[u32], kernel: &mut Kernel, processes: &mut Processes) -> Result
 
 fn check_exists(pid: u32) -> Result<()> {
     let task = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let group = task.lines().find_map(|line| line.strip_prefix("Tgid:")).and_then(|id| id.trim().parse::<u32>().ok());
+    let group =
+        task.lines().find_map(|line| line.strip_prefix("Tgid:")).and_then(|id| id.trim().parse::<u32>().ok());
     match group {
         Some(group) if group == pid => Ok(()),
         Some(group) => Err(Error::failed(

@@ -35,11 +35,15 @@ pub fn man(arguments: &ManArguments) -> Result<ExitCode> {
     let command = match &arguments.subcommand {
         None => program,
         Some(name) => program.find_subcommand(name).cloned().ok_or_else(|| {
-            Error::usage(format!("hostscope has no subcommand {name}"), "see hostscope --help for those it has")
+            Error::usage(
+                format!("hostscope has no subcommand {name}"),
+                "see hostscope --help for those it has",
+            )
         })?,
     };
     let mut text = Vec::new();
-    let failed = |error: io::Error| Error::failed(format!("cannot make the manual page: {error}"), "report this");
+    let failed =
+        |error: io::Error| Error::failed(format!("cannot make the manual page: {error}"), "report this");
     clap_mangen::Man::new(command).render(&mut text).map_err(failed)?;
     print(&text)
 }

@@ -28,8 +28,12 @@ struct Report {
 /// Runs it. The exit status is 0 where a CPU profile can be taken, else that of the error that keeps it from it.
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let checks = preflight::findings(load::cpu_probe().oldest_kernel);
-    let settings =
-        LoadSettings { filter: Filter::Host, include_idle: false, frequency_hertz: 99, drain_interval_ms: 1000 };
+    let settings = LoadSettings {
+        filter: Filter::Host,
+        include_idle: false,
+        frequency_hertz: 99,
+        drain_interval_ms: 1000,
+    };
     let (probes, status) = match Kernel::load(&settings) {
         Ok(mut kernel) => {
             let status = match kernel.follow_cpus() {
@@ -38,7 +42,12 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
             };
             let mut probes = load::probe_findings(&kernel.probes);
             if let Some(cpu) = probes.first_mut().filter(|cpu| cpu.state == State::On) {
-                cpu.detail = format!("{} by {} on {} CPUs", cpu.detail, kernel.event.name(), kernel.sampled_cpus());
+                cpu.detail = format!(
+                    "{}, sampled by {} on {} CPUs",
+                    cpu.detail,
+                    kernel.event.name(),
+                    kernel.sampled_cpus()
+                );
             }
             (probes, status)
         }
@@ -61,7 +70,11 @@ fn print(report: &Report, json: bool) -> Result<()> {
         let width = all.iter().map(|finding| finding.name.len()).max().unwrap_or(0);
         all.iter().try_for_each(|finding| {
             writeln!(out, "{:width$}  {:8}  {}", finding.name, finding.state.name(), finding.detail)?;
-            if finding.mend.is_empty() { Ok(()) } else { writeln!(out, "{:width$}            {}", "", finding.mend) }
+            if finding.mend.is_empty() {
+                Ok(())
+            } else {
+                writeln!(out, "{:width$}            {}", "", finding.mend)
+            }
         })
     };
     match written {

@@ -23,6 +23,7 @@ pub fn init(verbose: u8, quiet: bool) {
             .with_target("hostscope", level)
             .with_target("sample_cpu", level),
     };
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false).without_time();
+    let lines =
+        tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false).without_time();
     tracing_subscriber::registry().with(lines.with_filter(targets)).init();
 }

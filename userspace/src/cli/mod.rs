@@ -1,5 +1,7 @@
 //! The command line: one file a subcommand; choices come from the lists (kinds, outputs, probes).
 
+#![allow(clippy::doc_markdown, reason = "doc comments of arguments are help texts, shown as they stand")]
+
 mod completions;
 mod diff;
 mod doctor;

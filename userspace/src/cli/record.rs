@@ -112,7 +112,9 @@ pub fn run(arguments: Arguments, quiet: bool, verbose: u8) -> Result<ExitCode> {
     }
     if !quiet {
         if arguments.output.is_empty() {
-            paths.iter().for_each(|path| println!("{}", path.display()));
+            for path in &paths {
+                println!("{}", path.display());
+            }
         }
         report(&summary, verbose);
     }
@@ -147,7 +149,8 @@ fn on_signals(stop: &Stop) -> Result<Arc<AtomicBool>> {
     let terminated = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
         // The order matters: the first signal finds `once` unset here and sets it below.
-        signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&once)).map_err(failed)?;
+        signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&once))
+            .map_err(failed)?;
         signal_hook::flag::register(signal, Arc::clone(&once)).map_err(failed)?;
         signal_hook::low_level::pipe::register(signal, stop.handle()?).map_err(failed)?;
     }
@@ -164,7 +167,9 @@ fn own_status(status: ExitStatus) -> ExitCode {
 fn report(summary: &Summary, verbose: u8) {
     eprintln!("hostscope: {}", summary_line(summary));
     if summary.samples == 0 {
-        eprintln!("note: nothing of the target ran on a CPU while it was watched");
+        eprintln!(
+            "note: no sample met the target: it slept, or ran too briefly for this rate (try a higher -F)"
+        );
     }
     let shown = if verbose > 0 { usize::MAX } else { 3 };
     for finding in summary.findings.iter().take(shown) {
@@ -186,11 +191,15 @@ fn milliseconds(duration: Duration) -> f64 {
 }
 
 fn summary_line(summary: &Summary) -> String {
-    let plural = |count: u64, one: &str, many: &str| format!("{count} {}", if count == 1 { one } else { many });
+    let plural =
+        |count: u64, one: &str, many: &str| format!("{count} {}", if count == 1 { one } else { many });
     let complete = if summary.user_samples == 0 {
         String::new()
     } else {
-        format!(", {:.0}% of user stacks complete", 100.0 * summary.complete_samples as f64 / summary.user_samples as f64)
+        format!(
+            ", {:.0}% of user stacks complete",
+            100.0 * summary.complete_samples as f64 / summary.user_samples as f64
+        )
     };
     format!(
         "{} of {} in {:.1} s{complete}, {} lost",
@@ -222,8 +231,13 @@ impl ProgressLine {
             return;
         }
         self.shown = true;
-        let of = self.duration.map_or_else(String::new, |duration| format!(" of {:.0}", duration.as_secs_f64()));
-        eprint!("\r\x1b[Khostscope: {:.0}{of} s, {} samples", progress.elapsed.as_secs_f64(), progress.samples);
+        let of =
+            self.duration.map_or_else(String::new, |duration| format!(" of {:.0}", duration.as_secs_f64()));
+        eprint!(
+            "\r\x1b[Khostscope: {:.0}{of} s, {} samples",
+            progress.elapsed.as_secs_f64(),
+            progress.samples
+        );
         let _ = std::io::stderr().flush();
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::config::FREQUENCY_HERTZ_RANGE;
 
 /// The longest capture: a week. Longer is what the agent's history is for.
-const MAX_DURATION: Duration = Duration::from_secs(7 * 24 * 3600);
+const MAX_DURATION: Duration = Duration::from_hours(7 * 24);
 
 /// `10s`, `500ms`, `2m`, `1h`; a bare number is seconds.
 pub fn duration(text: &str) -> Result<Duration, String> {
@@ -18,7 +18,8 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         "h" => 3600.0,
         _ => return Err(format!("{unit:?} is no unit of time: use ms, s, m or h")),
     };
-    let number: f64 = number.parse().map_err(|_| "write a number and a unit, such as 10s or 500ms".to_owned())?;
+    let number: f64 =
+        number.parse().map_err(|_| "write a number and a unit, such as 10s or 500ms".to_owned())?;
     let duration = Duration::try_from_secs_f64(number * seconds_a_unit).map_err(|error| error.to_string())?;
     if duration.is_zero() {
         return Err("it must be longer than zero".into());

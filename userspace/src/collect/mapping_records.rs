@@ -132,7 +132,12 @@ mod tests {
     #[test]
     fn records_are_split_and_read() {
         let mut bytes = record(RECORD_MMAP2, 2, &mmap2(b"/bin/true\0\0\0\0\0\0\0"), 10);
-        bytes.extend(record(RECORD_COMM, MISC_COMM_EXEC, &[7, 0, 0, 0, 7, 0, 0, 0, b'x', 0, 0, 0, 0, 0, 0, 0], 5));
+        bytes.extend(record(
+            RECORD_COMM,
+            MISC_COMM_EXEC,
+            &[7, 0, 0, 0, 7, 0, 0, 0, b'x', 0, 0, 0, 0, 0, 0, 0],
+            5,
+        ));
         let mut seen = Vec::new();
         split(&bytes, |time_ns, range| seen.push((time_ns, parse(&bytes[range]))));
         assert_eq!(seen[1], (5, Some(MappingEvent::Exec { pid: 7 })));

@@ -64,7 +64,12 @@ impl Collector {
         }
         let places = &mut self.places;
         mapping_records::split(&self.mapping_bytes, |time_ns, range| {
-            places.push(Place { time_ns, from_ring: false, start: range.start as u32, bytes: range.len() as u32 });
+            places.push(Place {
+                time_ns,
+                from_ring: false,
+                start: range.start as u32,
+                bytes: range.len() as u32,
+            });
         });
         self.places.sort_unstable();
         for place in &self.places {

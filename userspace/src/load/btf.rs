@@ -61,7 +61,8 @@ impl<'a> Btf<'a> {
         };
         let types = section(word(8)?, word(12)?).ok_or(BtfError::Malformed)?;
         let strings = section(word(16)?, word(20)?).ok_or(BtfError::Malformed)?;
-        let mut btf = Self { types, strings, places: Vec::with_capacity(types.len() / 32), structs: HashMap::new() };
+        let mut btf =
+            Self { types, strings, places: Vec::with_capacity(types.len() / 32), structs: HashMap::new() };
         btf.index(wanted)?;
         Ok(btf)
     }
@@ -69,18 +70,16 @@ impl<'a> Btf<'a> {
     fn index(&mut self, wanted: &[&str]) -> Result<(), BtfError> {
         let mut at = 0;
         while at < self.types.len() {
-            let (name, info) = match (u32_at(self.types, at), u32_at(self.types, at + 4)) {
-                (Some(name), Some(info)) => (name, info),
-                _ => return Err(BtfError::Malformed),
+            let (Some(name), Some(info)) = (u32_at(self.types, at), u32_at(self.types, at + 4)) else {
+                return Err(BtfError::Malformed);
             };
             self.places.push(at as u32);
             let (kind, members) = (info >> 24 & 0x1f, (info & 0xffff) as usize);
-            if kind == KIND_STRUCT && name != 0 {
-                if let Some(name) = self.string(name)
-                    && wanted.iter().any(|wanted| wanted.as_bytes() == name)
-                {
-                    self.structs.entry(name).or_insert(self.places.len() as u32);
-                }
+            if kind == KIND_STRUCT
+                && let Some(name) = self.string(name)
+                && wanted.iter().any(|wanted| wanted.as_bytes() == name)
+            {
+                self.structs.entry(name).or_insert(self.places.len() as u32);
             }
             at += 12 + extra_bytes(kind, members).ok_or(BtfError::Malformed)?;
         }
@@ -97,7 +96,8 @@ impl<'a> Btf<'a> {
     /// # Errors
     /// Which of both does not exist.
     pub fn member_offset(&self, structure: &str, member: &str) -> Result<u32, BtfError> {
-        let &id = self.structs.get(structure.as_bytes()).ok_or_else(|| BtfError::NoStruct(structure.to_owned()))?;
+        let &id =
+            self.structs.get(structure.as_bytes()).ok_or_else(|| BtfError::NoStruct(structure.to_owned()))?;
         self.find(id, member.as_bytes(), 0)
             .map(|bits| bits / 8)
             .ok_or_else(|| BtfError::NoMember(format!("{structure}.{member}")))

@@ -42,7 +42,8 @@ pub struct Counts {
 
 impl Counts {
     pub(super) fn new(ebpf: &mut Ebpf) -> Result<Self> {
-        let interval = Array::try_from(take(ebpf, "INTERVAL")?).map_err(|error| broken_object("INTERVAL", error))?;
+        let interval =
+            Array::try_from(take(ebpf, "INTERVAL")?).map_err(|error| broken_object("INTERVAL", error))?;
         let maps = [hash_data(ebpf, "COUNTS_EVEN")?, hash_data(ebpf, "COUNTS_ODD")?];
         Ok(Self { interval, number: 0, maps, drain: BatchDrain::new(BATCH_ENTRIES) })
     }
@@ -108,7 +109,10 @@ impl Targets {
     /// The map is full, or what else `bpf(2)` answers.
     pub fn insert(&mut self, pid: u32) -> Result<()> {
         self.0.insert(pid, 1, 0).map_err(|error| {
-            Error::failed(format!("cannot watch process {pid}: {error}"), "name fewer processes, or their cgroup")
+            Error::failed(
+                format!("cannot watch process {pid}: {error}"),
+                "name fewer processes, or their cgroup",
+            )
         })
     }
 }

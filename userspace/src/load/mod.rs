@@ -4,6 +4,7 @@
 
 pub mod attach;
 pub mod btf;
+pub mod kernel_names;
 pub mod maps;
 pub mod preflight;
 pub mod sys;
@@ -148,12 +149,16 @@ impl Kernel {
             return Ok(());
         }
         let spec = cpu_probe();
-        let unusable = |reason: &str| Error::kernel(format!("cannot sample CPUs: {reason}"), "see hostscope doctor");
-        if let Some(off) = self.probes.iter().find(|probe| probe.spec.name == spec.name && probe.state == State::Off) {
+        let unusable =
+            |reason: &str| Error::kernel(format!("cannot sample CPUs: {reason}"), "see hostscope doctor");
+        if let Some(off) =
+            self.probes.iter().find(|probe| probe.spec.name == spec.name && probe.state == State::Off)
+        {
             return Err(unusable(&off.reason));
         }
         let first_time = self.sampled.is_empty();
-        let program = attach::cpu_clock_program(&mut self.ebpf, spec.program).map_err(|reason| unusable(&reason))?;
+        let program =
+            attach::cpu_clock_program(&mut self.ebpf, spec.program).map_err(|reason| unusable(&reason))?;
         let gone: Vec<u32> = self.sampled.keys().copied().filter(|cpu| !cpus.contains(cpu)).collect();
         for cpu in gone {
             if let Some(link) = self.sampled.remove(&cpu) {
@@ -226,7 +231,11 @@ pub fn probe_findings(probes: &[ProbeState]) -> Vec<Finding> {
             name: probe.spec.name,
             state: probe.state,
             detail: if probe.reason.is_empty() { probe.spec.yields.into() } else { probe.reason.clone() },
-            mend: if probe.state == State::On { String::new() } else { format!("without it: {}", probe.spec.fallback) },
+            mend: if probe.state == State::On {
+                String::new()
+            } else {
+                format!("without it: {}", probe.spec.fallback)
+            },
         })
         .collect()
 }
@@ -317,7 +326,8 @@ fn open_rings(cpus: &[u32], rings: &mut Vec<PerfRing>) -> std::result::Result<()
 
 /// Hardware cycles where there is a PMU that takes them, else the CPU clock.
 fn sampling_event(ebpf: &mut Ebpf, frequency_hertz: u32, cpus: &[u32]) -> SamplingEvent {
-    let (Ok(program), Some(&cpu)) = (attach::cpu_clock_program(ebpf, cpu_probe().program), cpus.first()) else {
+    let (Ok(program), Some(&cpu)) = (attach::cpu_clock_program(ebpf, cpu_probe().program), cpus.first())
+    else {
         return SamplingEvent::CpuClock;
     };
     match attach::cpu_clock(program, SamplingEvent::Cycles, cpu, frequency_hertz) {

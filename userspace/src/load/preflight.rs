@@ -37,7 +37,10 @@ impl Capabilities {
     /// `/proc` is not mounted.
     pub fn of_this_process() -> Result<Self> {
         let status = fs::read_to_string("/proc/self/status").map_err(|error| {
-            Error::failed(format!("cannot read /proc/self/status: {error}"), "mount procfs: mount -t proc proc /proc")
+            Error::failed(
+                format!("cannot read /proc/self/status: {error}"),
+                "mount procfs: mount -t proc proc /proc",
+            )
         })?;
         let set = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
         let set = set.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0);
@@ -61,7 +64,7 @@ pub struct PidNamespace {
     pub inode: u64,
 }
 
-/// The inode of the host's own pid namespace (`PROC_PID_INIT_INO`, include/linux/proc_ns.h).
+/// The inode of the host's own pid namespace (`PROC_PID_INIT_INO`, `include/linux/proc_ns.h`).
 const HOST_PID_NAMESPACE_INODE: u64 = 0xEFFF_FFFC;
 
 /// The namespace to translate ids into; `None` on the host.
@@ -86,7 +89,8 @@ fn parse_release(release: &str) -> KernelVersion {
 
 /// The command line with which this program could be started with more rights.
 fn privilege_mend() -> String {
-    let program = std::env::current_exe().map_or_else(|_| "hostscope".into(), |path| path.display().to_string());
+    let program =
+        std::env::current_exe().map_or_else(|_| "hostscope".into(), |path| path.display().to_string());
     format!(
         "run it with sudo, or once: sudo setcap cap_bpf,cap_perfmon,cap_sys_ptrace,cap_dac_read_search,\
          cap_checkpoint_restore+ep {program}"
@@ -98,12 +102,11 @@ fn privilege_mend() -> String {
 /// # Errors
 /// A missing capability (exit status 3), or a kernel that is too old or built without what is needed (4).
 pub fn require(capabilities: Capabilities, oldest: KernelVersion) -> Result<()> {
-    let missing: Vec<&str> =
-        [(Capability::Bpf, "CAP_BPF"), (Capability::Perfmon, "CAP_PERFMON")]
-            .iter()
-            .filter(|(capability, _)| !capabilities.has(*capability))
-            .map(|(_, name)| *name)
-            .collect();
+    let missing: Vec<&str> = [(Capability::Bpf, "CAP_BPF"), (Capability::Perfmon, "CAP_PERFMON")]
+        .iter()
+        .filter(|(capability, _)| !capabilities.has(*capability))
+        .map(|(_, name)| *name)
+        .collect();
     if !missing.is_empty() {
         return Err(Error::privilege(
             format!("cannot profile: {} missing", missing.join(" and ")),
@@ -218,7 +221,8 @@ pub fn findings(oldest: KernelVersion) -> Vec<Finding> {
         Some(_) => Finding {
             name: "pid namespace",
             state: State::Degraded,
-            detail: "a namespace of its own: processes outside of it have no id here and are counted as lost".into(),
+            detail: "a namespace of its own: processes outside of it have no id here and are counted as lost"
+                .into(),
             mend: "start the container with the host's pid namespace (docker run --pid=host)".into(),
         },
     });
@@ -269,6 +273,6 @@ mod tests {
         assert_eq!(parse_release("6.12.48+deb13-cloud-amd64"), KernelVersion { major: 6, minor: 12 });
         assert_eq!(parse_release("5.4"), KernelVersion { major: 5, minor: 4 });
         assert_eq!(parse_release("nonsense"), KernelVersion { major: 0, minor: 0 });
-        assert!(parse_release("5.10.0") < parse_release("5.9.0") == false);
+        assert!(parse_release("5.10.0") > parse_release("5.9.0"));
     }
 }

@@ -175,8 +175,8 @@ impl PerfRing {
                 0,
             )?
         };
-        let memory =
-            std::ptr::NonNull::new(memory.cast()).ok_or_else(|| io::Error::other("mmap gave the null address"))?;
+        let memory = std::ptr::NonNull::new(memory.cast())
+            .ok_or_else(|| io::Error::other("mmap gave the null address"))?;
         Ok(Self { memory, page_bytes, data_bytes, event })
     }
 

@@ -1,7 +1,7 @@
 //! Separate debug files: where distributions put the symbols that they strip from a file.
 //!
 //! By build id, by debug link, or embedded and compressed: GDB's manual, "Debugging Information in Separate Files"
-//! and "MiniDebugInfo" (<https://sourceware.org/gdb/current/onlinedocs/gdb.html/Separate-Debug-Files.html>).
+//! and the section after it (<https://sourceware.org/gdb/current/onlinedocs/gdb.html/Separate-Debug-Files.html>).
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -19,9 +19,9 @@ use crate::targets::elf::{BuildId, ElfFile};
 const DEBUG_FOLDER: &str = "/usr/lib/debug";
 /// The longest `.gnu_debuglink` that is read: a file name and a checksum.
 const MAX_LINK_BYTES: u64 = 4096;
-/// The largest debug file whose checksum is computed, 0.1 s of work. Those with a build id need none.
+/// The largest debug file whose checksum is computed: tenths of a second of work. Those with a build id need none.
 const MAX_CHECKSUM_BYTES: u64 = 256 * 1024 * 1024;
-/// The longest compressed `.gnu_debugdata` that is read. Fedora's largest are of a few megabytes.
+/// The longest compressed `.gnu_debugdata` that is read: the names alone of a large program's functions.
 const MAX_EMBEDDED_BYTES: u64 = 16 * 1024 * 1024;
 /// The longest table that it may unpack to.
 const MAX_UNPACKED_BYTES: u64 = 64 * 1024 * 1024;

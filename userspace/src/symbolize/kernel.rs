@@ -1,4 +1,5 @@
-//! Names of kernel addresses, from one pass over `/proc/kallsyms`.
+//! Names of kernel addresses: by asking the kernel (`load::kernel_names`), and where it cannot be asked from one pass
+//! over `/proc/kallsyms`.
 //!
 //! The kernel makes the text anew at each read (0.25 µs a symbol, 30 ms for 120,000, four times what parsing costs),
 //! so the pass ends as soon as no later line can matter, and a caller with no kernel addresses reads nothing.
@@ -14,11 +15,12 @@ use super::demangle::demangle;
 use super::lines::{End, for_each_line, hexadecimal};
 use super::sorted::Sorted;
 use crate::error::Error;
+use crate::load::kernel_names::KernelLookup;
 
-/// How much of the text is read: a kernel with every debugging option has about 30 MB.
+/// How much of the text is read: fifty times what a kernel with 120,000 symbols has.
 const MAX_TEXT_BYTES: u64 = 256 * 1024 * 1024;
-/// How far behind its symbol an address may lie. The symbols have no sizes; the largest functions of a kernel have
-/// some tens of kilobytes, and what lies farther is a gap (freed init code, between modules).
+/// How far behind its symbol an address may lie. The symbols have no sizes; what lies farther from the last one is a gap
+/// (freed code of the start, between modules).
 const MAX_FUNCTION_BYTES: u64 = 1024 * 1024;
 
 /// A kernel function.
@@ -47,9 +49,31 @@ struct Nearest {
     name: Vec<u8>,
 }
 
+/// The names of `addresses` by asking for each.
+///
+/// # Errors
+/// What bpf(2) gives.
+pub(super) fn by_asking(lookup: &KernelLookup, addresses: &[u64]) -> io::Result<Vec<Option<KernelSymbol>>> {
+    let mut last: Option<KernelSymbol> = None;
+    addresses
+        .iter()
+        .map(|&address| {
+            let text = lookup.ask(address)?;
+            // What has no name is written as a number.
+            if text.is_empty() || text.starts_with(b"0x") {
+                return Ok(None);
+            }
+            let symbol = symbol(&text);
+            // Addresses of one function are neighbours: they share the text.
+            let known = last.take().filter(|last| *last == symbol).unwrap_or(symbol);
+            last = Some(known.clone());
+            Ok(Some(known))
+        })
+        .collect()
+}
+
 /// The names of `addresses` by the running kernel's own table.
-#[must_use]
-pub fn kernel(addresses: &[u64]) -> KernelNames {
+pub(super) fn by_kallsyms(addresses: &[u64]) -> KernelNames {
     if addresses.is_empty() {
         return KernelNames { symbols: Vec::new(), shortfall: None };
     }
@@ -128,9 +152,9 @@ impl<'a> Search<'a> {
         self.ascending = self.ascending.filter(|&greatest| greatest <= address).map(|_| address);
         if address > highest {
             // The kernel's own symbols come first and ascend: its own lookup is a binary search over this order
-            // (`get_symbol_pos`). Modules and BPF follow; they lie above or below, so that with a wanted address
-            // below the kernel's text every line must be seen.
-            let done = self.ascending.is_some() && lowest >= first;
+            // (`get_symbol_pos`). Modules and BPF follow in no order, above or below, so that with a wanted address
+            // among them every line must be seen.
+            let done = self.ascending.is_some() && lowest >= first && !name.contains(&b'\t');
             return if done { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
         }
         // Mostly the next symbol stands before the same wanted address as the last one.
@@ -181,10 +205,11 @@ fn is_end_mark(name: &[u8]) -> bool {
     matches!(name, b"_etext" | b"_einittext" | b"__end_rodata" | b"_end")
 }
 
-/// The symbol that `NAME` or `NAME\t[MODULE]` stands for.
+/// The symbol that `NAME`, `NAME\t[MODULE]` or `NAME [MODULE]` stands for.
 fn symbol(text: &[u8]) -> KernelSymbol {
     let text = String::from_utf8_lossy(text);
-    let (name, module) = text.split_once('\t').map_or((&*text, None), |(name, module)| (name, Some(module)));
+    let (name, module) =
+        text.split_once(['\t', ' ']).map_or((&*text, None), |(name, module)| (name, Some(module)));
     let module = module.map(|module| module.trim_start_matches('[').trim_end_matches(']').into());
     // Rust code in the kernel has mangled names.
     let name = if name.starts_with("_R") { demangle(name).into() } else { name.into() };

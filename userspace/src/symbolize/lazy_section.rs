@@ -10,6 +10,7 @@ use std::io::Read;
 
 use flate2::read::ZlibDecoder;
 use gimli::{Error, LittleEndian, Reader, ReaderOffsetId, Result};
+use memchr::memchr;
 use object::elf::{self, CompressionHeader32, CompressionHeader64};
 use object::read::elf::CompressionHeader;
 
@@ -18,7 +19,7 @@ use crate::targets::elf::{ElfFile, Section, records};
 /// How much is read at a time. Headers of compilation units lie kilobytes apart and each of them is looked at.
 const BLOCK_BYTES: usize = 8 * 1024;
 
-/// How many bytes of debug information may still be read.
+/// How many bytes of debug information may still be read; 0 once more was wanted than there was left.
 pub(super) type Budget = Cell<u64>;
 
 /// A section in blocks, each read when it is first looked at.
@@ -95,8 +96,9 @@ impl<'a> LazySection<'a> {
     }
 
     fn spend(&self, bytes: usize) -> Result<()> {
-        self.budget.set(self.budget.get().checked_sub(bytes as u64).ok_or(Error::Io)?);
-        Ok(())
+        let left = self.budget.get().checked_sub(bytes as u64);
+        self.budget.set(left.unwrap_or(0));
+        left.map(|_| ()).ok_or(Error::Io)
     }
 
     /// A reader of the whole section.
@@ -211,7 +213,7 @@ impl Reader for LazyReader<'_> {
         while found < self.length {
             let bytes = self.section.bytes_at(self.start + found)?;
             let bytes = &bytes[..bytes.len().min(self.length - found)];
-            match bytes.iter().position(|&candidate| candidate == byte) {
+            match memchr(byte, bytes) {
                 Some(position) => return Ok(found + position),
                 None => found += bytes.len(),
             }

@@ -8,6 +8,7 @@
 //! (`.gnu_debugdata`). No index is built over any of them (see `symbol_table`), and nothing is mapped (see
 //! [`crate::targets::elf`]).
 
+use std::cell::OnceCell;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -33,10 +34,11 @@ mod window;
 mod tests;
 
 pub use demangle::demangle;
-pub use kernel::{KernelNames, KernelSymbol, kallsyms, kernel};
-pub use window::{CodeKind, NamedLocation, WindowNames, name_window};
+pub use kernel::{KernelNames, KernelSymbol, kallsyms};
 pub use perf_map::{PerfMapNames, perf_map};
+pub use window::{CodeKind, NamedLocation, WindowNames, name_window};
 
+use crate::load::kernel_names::KernelLookup;
 use cache::Cache;
 
 /// How names are looked up.
@@ -130,13 +132,15 @@ impl From<Name> for Symbol {
 pub struct Symbolizer {
     options: Options,
     cache: Cache<(BuildId, u64), Option<Symbol>>,
+    /// `None` within where the kernel cannot be asked.
+    kernel: OnceCell<Option<KernelLookup>>,
 }
 
 impl Symbolizer {
     /// A symbolizer that knows nothing yet.
     #[must_use]
     pub fn new(options: Options) -> Self {
-        Self { options, cache: Cache::new(options.cache_entries) }
+        Self { options, cache: Cache::new(options.cache_entries), kernel: OnceCell::new() }
     }
 
     /// The names of the code at `file_offsets` (bytes into the file, in any order; ascending is fastest).
@@ -180,6 +184,31 @@ impl Symbolizer {
             source: name_source,
             shortfall,
         })
+    }
+
+    /// Loads the BPF program by which the kernel is asked for names (see `load::kernel_names`), in 0.3 ms.
+    ///
+    /// [`Self::kernel`] does so itself when it is first needed; whoever drops capabilities calls this before.
+    pub fn prepare_kernel(&self) {
+        self.kernel.get_or_init(|| KernelLookup::load().ok());
+    }
+
+    /// The names of the kernel's code at `addresses`, in any order.
+    #[must_use]
+    pub fn kernel(&self, addresses: &[u64]) -> KernelNames {
+        if addresses.is_empty() {
+            return KernelNames { symbols: Vec::new(), shortfall: None };
+        }
+        self.prepare_kernel();
+        let symbols = self
+            .kernel
+            .get()
+            .and_then(Option::as_ref)
+            .and_then(|lookup| kernel::by_asking(lookup, addresses).ok());
+        match symbols {
+            Some(symbols) => KernelNames { symbols, shortfall: None },
+            None => kernel::by_kallsyms(addresses),
+        }
     }
 
     /// The names of the code at `offsets` (bytes into the mapping) of the vDSO.

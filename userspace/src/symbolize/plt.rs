@@ -1,6 +1,6 @@
 //! Names of the stubs through which a file calls other files: `malloc@plt`.
 //!
-//! The n-th stub belongs to the n-th relocation of `.rela.plt`, whose symbol is a dynamic one. x86-64 and AArch64
+//! The n-th stub belongs to the n-th relocation of `.rela.plt`, whose symbol is a dynamic one. x86-64 and 64-bit ARM
 //! ABI supplements, "Procedure Linkage Table"; `.plt.sec` is where x86-64 has the stubs when the processor tracks
 //! indirect branches (IBT), and then `.plt` has one for each as well.
 

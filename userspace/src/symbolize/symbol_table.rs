@@ -20,11 +20,11 @@ use crate::targets::elf::{ElfError, ElfFile, Section, records};
 /// How much of a symbol table is read at a time: small enough to stay in the CPU's second-level cache, and a multiple
 /// of both record sizes (24 and 16 bytes).
 const CHUNK_BYTES: usize = 48 * 2048;
-/// How many symbols may cover one address on average before the table is taken for hostile. Aliases and nested
-/// symbols of real files come to a dozen.
+/// How many symbols may cover one address on average before the table is taken for hostile. glibc's functions
+/// have up to six names.
 const MAX_COVERS_PER_ADDRESS: usize = 256;
-/// How many symbols of one start that cover one address have their names compared.
-const MAX_ALIASES: usize = 4;
+/// How many names of one function are compared. glibc gives `read` six.
+const MAX_ALIASES: usize = 8;
 /// The longest name that is read, in bytes; longer ones are cut. C++ templates reach a few thousand.
 pub(super) const MAX_NAME_BYTES: usize = 8 * 1024;
 /// How much is read at a time from a string table: most names are shorter.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{ElfSource, Symbol, SymbolLine, Symbolizer, kernel, perf_map};
+use super::{ElfSource, Symbol, SymbolLine, Symbolizer, perf_map};
 use crate::aggregate::{Place, Window};
 use crate::targets::files::{FileId, FileKind};
 use crate::targets::{ProcessId, Processes};
@@ -67,17 +67,19 @@ pub fn name_window(symbolizer: &mut Symbolizer, window: &Window, processes: &Pro
         };
         naming.names.push((None, kind));
     }
-    naming.kernel(in_kernel);
+    naming.kernel(symbolizer, in_kernel);
     for (file, wanted) in by_file {
         naming.file(symbolizer, processes, file, wanted);
     }
     for (process, wanted) in by_process {
         naming.perf_map(processes, process, wanted);
     }
-    let locations = window.locations.iter().zip(naming.names).map(|(location, (lines, kind))| NamedLocation {
-        lines: lines.unwrap_or_else(|| vec![nameless(window, processes, location.address, location.place)]),
-        kind,
-    });
+    let locations =
+        window.locations.iter().zip(naming.names).map(|(location, (lines, kind))| NamedLocation {
+            lines: lines
+                .unwrap_or_else(|| vec![nameless(window, processes, location.address, location.place)]),
+            kind,
+        });
     WindowNames { locations: locations.collect(), findings: naming.findings }
 }
 
@@ -99,9 +101,9 @@ impl Naming {
         }
     }
 
-    fn kernel(&mut self, mut wanted: Vec<(u64, usize)>) {
+    fn kernel(&mut self, symbolizer: &Symbolizer, mut wanted: Vec<(u64, usize)>) {
         let addresses = sorted_addresses(&mut wanted);
-        let names = kernel(&addresses);
+        let names = symbolizer.kernel(&addresses);
         if let Some(shortfall) = names.shortfall {
             self.finding(format!("{}; {}", shortfall.what, shortfall.mend));
         }

@@ -110,7 +110,9 @@ impl Files {
         }
         let path = match kind {
             FileKind::Vdso => PathBuf::from("[vdso]"),
-            FileKind::Anonymous if sighting.path.is_empty() || sighting.path.starts_with(b"//anon") => "[anon]".into(),
+            FileKind::Anonymous if sighting.path.is_empty() || sighting.path.starts_with(b"//anon") => {
+                "[anon]".into()
+            }
             _ => PathBuf::from(OsStr::from_bytes(sighting.path)),
         };
         let id = FileId(self.all.len() as u32);
@@ -137,8 +139,16 @@ impl Files {
 
 fn kind_of(sighting: &Sighting<'_>) -> FileKind {
     /// Files that carry only memory: what stands in them is no ELF, and their names say nothing.
-    const MEMORY: &[&[u8]] =
-        &[b"//anon", b"/memfd:", b"/dev/zero", b"/dev/shm/", b"/SYSV", b"/anon_hugepage", b"anon_inode:", b"[anon"];
+    const MEMORY: &[&[u8]] = &[
+        b"//anon",
+        b"/memfd:",
+        b"/dev/zero",
+        b"/dev/shm/",
+        b"/SYSV",
+        b"/anon_hugepage",
+        b"anon_inode:",
+        b"[anon",
+    ];
     let path = sighting.path;
     if path.starts_with(b"[vdso]") {
         FileKind::Vdso

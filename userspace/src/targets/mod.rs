@@ -48,8 +48,8 @@ pub struct Process {
     looked_for_perf_map: bool,
     has_samples: bool,
     exited: bool,
-    /// The drain in which its mappings were last read from `/proc`: once a drain is enough.
-    read_in_drain: u64,
+    /// The interval in which its mappings were last read from `/proc`: once in each is enough.
+    read_in_interval: u64,
 }
 
 impl Process {
@@ -93,7 +93,7 @@ pub struct Processes {
     next: u32,
     /// Whether records of processes never heard of make new entries (the whole host is watched, or a cgroup).
     adopt_unknown: bool,
-    drain: u64,
+    interval: u64,
     reader: ProcReader,
     /// The files mapped.
     pub files: Files,
@@ -108,7 +108,7 @@ impl Processes {
             by_pid: HashMap::new(),
             next: 0,
             adopt_unknown,
-            drain: 0,
+            interval: 0,
             reader: ProcReader::new(),
             files: Files::new(),
         }
@@ -152,9 +152,9 @@ impl Processes {
         self.all.is_empty()
     }
 
-    /// A new drain begins: mappings that were looked for in vain may be looked for again.
-    pub fn begin_drain(&mut self) {
-        self.drain += 1;
+    /// A new interval begins: mappings that were looked for in vain may be looked for again.
+    pub fn begin_interval(&mut self) {
+        self.interval += 1;
     }
 
     /// The process that a sample names, from now on kept whatever becomes of it.
@@ -190,18 +190,19 @@ impl Processes {
     }
 
     /// The mapping of a process that holds `address`; where there is none and the process lives, its mappings are
-    /// read once more, at most once a drain.
+    /// read once more, at most once an interval: a walk that went astray asks for many.
     pub fn mapping_at(&mut self, id: ProcessId, address: u64) -> Option<Mapping> {
         let process = self.all.get(&id)?;
         if let Some(&mapping) = process.mapping_at(address) {
             return Some(mapping);
         }
-        if process.exited || process.read_in_drain == self.drain || process.pid == 0 {
+        if process.exited || process.read_in_interval == self.interval || process.pid == 0 {
             return None;
         }
-        let alive = self.reader.stat(process.pid).is_ok_and(|stat| {
-            same_start(stat.start_ticks * TICK_NS, process.start_time_ns)
-        });
+        let alive = self
+            .reader
+            .stat(process.pid)
+            .is_ok_and(|stat| same_start(stat.start_ticks * TICK_NS, process.start_time_ns));
         if !alive {
             self.mark_exited(id);
             return None;
@@ -316,7 +317,7 @@ impl Processes {
             looked_for_perf_map: false,
             has_samples: false,
             exited: false,
-            read_in_drain: u64::MAX,
+            read_in_interval: u64::MAX,
         };
         self.all.insert(id, process);
         self.by_pid.insert(pid, id);
@@ -334,7 +335,7 @@ impl Processes {
     fn read_mappings(&mut self, id: ProcessId) {
         let Some(process) = self.all.get_mut(&id) else { return };
         let (pid, files) = (process.pid, &mut self.files);
-        process.read_in_drain = self.drain;
+        process.read_in_interval = self.interval;
         // A process that has gone has no mappings to be read; one that is hidden (no CAP_SYS_PTRACE) neither.
         let _ = self.reader.executable_mappings(pid, |line| {
             let MapsLine { start, end, file_offset, device, inode, path } = line;
@@ -356,4 +357,88 @@ impl Processes {
 pub fn comm(bytes: &[u8]) -> String {
     let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
     String::from_utf8_lossy(&bytes[..end]).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use hostscope_wire::event::EventHeader;
+
+    use super::*;
+
+    fn record(tgid: u32, parent_tgid: u32, start_time_ns: u64, name: &str) -> ProcessRecord {
+        let mut comm = [0; 16];
+        comm[..name.len()].copy_from_slice(name.as_bytes());
+        ProcessRecord { header: EventHeader::default(), start_time_ns, tgid, parent_tgid, comm }
+    }
+
+    fn mapping(pid: u32, start: u64, end: u64, inode: u64) -> NewMapping<'static> {
+        NewMapping { pid, start, end, file_offset: 0x100, device: (0, 1), inode, path: b"/no/such/file" }
+    }
+
+    /// Above any pid of this host (`PID_MAX_LIMIT` is 2^22), so that `/proc` has nothing to say.
+    const PID: u32 = 0x7000_0000;
+
+    #[test]
+    fn a_new_mapping_takes_what_it_covers() {
+        let mut processes = Processes::new(false);
+        processes.on_fork(&record(PID, 0, 1, "a"));
+        processes.on_mapping(&mapping(PID, 0x1000, 0x9000, 1));
+        processes.on_mapping(&mapping(PID, 0x3000, 0x5000, 2));
+        let id = processes.of_sample(PID, 1);
+        let at = |processes: &Processes, address| {
+            processes.get(id).mapping_at(address).map(|m| (m.start, m.end, m.file_offset, m.file.0))
+        };
+        assert_eq!(at(&processes, 0x1fff), Some((0x1000, 0x3000, 0x100, 0)));
+        assert_eq!(at(&processes, 0x3000), Some((0x3000, 0x5000, 0x100, 1)));
+        assert_eq!(at(&processes, 0x5000), Some((0x5000, 0x9000, 0x4100, 0)));
+        assert_eq!(at(&processes, 0x9000), None);
+        processes.on_mapping(&mapping(PID, 0x1000, 0x9000, 3));
+        assert_eq!(processes.get(id).mappings.len(), 1);
+    }
+
+    #[test]
+    fn a_child_has_its_parents_mappings_until_it_runs_a_program() {
+        let mut processes = Processes::new(false);
+        processes.on_fork(&record(PID, 0, 1, "parent"));
+        processes.on_mapping(&mapping(PID, 0x1000, 0x2000, 1));
+        processes.on_fork(&record(PID + 1, PID, 2, "parent"));
+        let child = processes.of_sample(PID + 1, 2);
+        assert!(processes.get(child).mapping_at(0x1000).is_some());
+        processes.on_exec_begin(PID + 1);
+        processes.on_mapping(&mapping(PID + 1, 0x7000, 0x8000, 2));
+        processes.on_exec(&record(PID + 1, 0, 2, "child"), true);
+        let process = processes.get(child);
+        assert_eq!(process.name, "child");
+        assert!(process.mapping_at(0x1000).is_none() && process.mapping_at(0x7000).is_some());
+    }
+
+    #[test]
+    fn a_reused_pid_is_another_process() {
+        let mut processes = Processes::new(false);
+        processes.on_fork(&record(PID, 0, TICK_NS, "first"));
+        let first = processes.of_sample(PID, TICK_NS);
+        // The end of the first was lost; the second is announced.
+        processes.on_fork(&record(PID, 0, 9 * TICK_NS, "second"));
+        let second = processes.of_sample(PID, 9 * TICK_NS);
+        assert_ne!(first, second);
+        assert_eq!(
+            (processes.get(first).name.as_str(), processes.get(second).name.as_str()),
+            ("first", "second")
+        );
+        // The third is not announced either, and is gone before anybody can ask.
+        let third = processes.of_sample(PID, 20 * TICK_NS);
+        assert_eq!(processes.get(third).name, format!("pid {PID}"));
+    }
+
+    #[test]
+    fn what_has_ended_is_kept_only_for_its_samples() {
+        let mut processes = Processes::new(false);
+        processes.on_fork(&record(PID, 0, 1, "sampled"));
+        processes.on_fork(&record(PID + 1, 0, 1, "unseen"));
+        let sampled = processes.of_sample(PID, 1);
+        processes.on_exit(&record(PID, 0, 1, "sampled"));
+        processes.on_exit(&record(PID + 1, 0, 1, "unseen"));
+        assert_eq!(processes.len(), 1);
+        assert_eq!(processes.get(sampled).name, "sampled");
+    }
 }

@@ -20,13 +20,14 @@ pub struct MapsLine<'a> {
     pub path: &'a [u8],
 }
 
-/// Reads one line of `/proc/PID/maps` (proc_pid_maps(5)); `None` where it maps no code or is not such a line.
+/// Reads one line of `/proc/PID/maps` (`proc_pid_maps(5)`); `None` where it maps no code or is not such a line.
 #[must_use]
 pub fn parse_maps_line(line: &[u8]) -> Option<MapsLine<'_>> {
     let mut rest = line;
     let mut word = || {
         let start = rest.iter().position(|&byte| byte != b' ')?;
-        let end = rest[start..].iter().position(|&byte| byte == b' ').map_or(rest.len(), |length| start + length);
+        let end =
+            rest[start..].iter().position(|&byte| byte == b' ').map_or(rest.len(), |length| start + length);
         let word = &rest[start..end];
         rest = &rest[end..];
         Some(word)
@@ -85,7 +86,7 @@ pub struct Stat {
     pub start_ticks: u64,
 }
 
-/// Reads `/proc/PID/stat` (proc_pid_stat(5)). The name stands in parentheses and may hold any byte, parentheses
+/// Reads `/proc/PID/stat` (`proc_pid_stat(5)`). The name stands in parentheses and may hold any byte, parentheses
 /// included: the last one ends it.
 #[must_use]
 pub fn parse_stat(stat: &[u8]) -> Option<Stat> {
@@ -100,7 +101,13 @@ pub fn parse_stat(stat: &[u8]) -> Option<Stat> {
 /// The last id in the line `NSpid:` of `/proc/PID/status`: the one the process knows itself by.
 #[must_use]
 pub fn parse_innermost_pid(status: &str) -> Option<u32> {
-    status.lines().find_map(|line| line.strip_prefix("NSpid:"))?.split_ascii_whitespace().next_back()?.parse().ok()
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("NSpid:"))?
+        .split_ascii_whitespace()
+        .next_back()?
+        .parse()
+        .ok()
 }
 
 /// Files of `/proc` read with one buffer for all.
@@ -133,7 +140,8 @@ impl ProcReader {
     /// It has gone, or `/proc` hides it.
     pub fn stat(&mut self, pid: u32) -> io::Result<Stat> {
         let stat = self.read(Path::new(&format!("/proc/{pid}/stat")))?;
-        parse_stat(stat).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("/proc/{pid}/stat is odd")))
+        parse_stat(stat)
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("/proc/{pid}/stat is odd")))
     }
 
     /// Hands every executable mapping of process `pid` to `each`, in the order of addresses.
@@ -164,7 +172,10 @@ impl Default for ProcReader {
 /// # Errors
 /// `/proc` is not mounted.
 pub fn process_ids() -> io::Result<Vec<u32>> {
-    Ok(std::fs::read_dir("/proc")?.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
+    Ok(std::fs::read_dir("/proc")?
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect())
 }
 
 #[cfg(test)]
