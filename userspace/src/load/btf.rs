@@ -29,6 +29,9 @@ impl std::fmt::Display for BtfError {
 /// Where the kernel shows its own types; since 5.4 with `CONFIG_DEBUG_INFO_BTF`.
 pub const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 
+/// The folder of [`VMLINUX`].
+pub const FOLDER: &str = "/sys/kernel/btf";
+
 const MAGIC: u16 = 0xeb9f;
 const KIND_STRUCT: u32 = 4;
 const KIND_UNION: u32 = 5;
