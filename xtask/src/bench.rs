@@ -2,6 +2,7 @@
 
 mod load;
 mod measure;
+mod setting;
 mod names;
 mod figures;
 mod tools;
@@ -42,6 +43,9 @@ pub(crate) struct Arguments {
     /// Name missing peers instead of installing them
     #[arg(long)]
     no_install: bool,
+    /// Priority of the tools and the busy process; -10 keeps other work on the machine from counting much
+    #[arg(long, default_value_t = 0, allow_negative_numbers = true, value_parser = clap::value_parser!(i32).range(-20..=19))]
+    nice: i32,
     /// Run the benches of the single stages instead
     #[arg(long)]
     micro: bool,
@@ -114,9 +118,16 @@ fn compare(arguments: &Arguments) -> Result<ExitCode> {
     let folder = workspace::target().join("bench");
     workspace::make_folder(&folder)?;
     let mut idle = Idle::start(IDLE)?;
-    let busy = Busy::start(&folder, FramePointers::Omitted, DEPTH)?;
-    let course = Course { busy: &busy, folder: folder.clone(), seconds: arguments.seconds, hertz: HERTZ };
+    let busy = Busy::start(&folder, FramePointers::Omitted, DEPTH, arguments.nice)?;
+    let course = Course {
+        busy: &busy,
+        folder: folder.clone(),
+        seconds: arguments.seconds,
+        hertz: HERTZ,
+        nice: arguments.nice,
+    };
     let quiet = report::Quiet::begin();
+    let _tracefs = setting::Tracefs::mount();
 
     eprintln!("first samples: {} rounds of 1 s", arguments.rounds);
     for _ in 0..arguments.rounds {
@@ -138,8 +149,14 @@ fn compare(arguments: &Arguments) -> Result<ExitCode> {
     eprintln!("inside the kernel");
     let in_kernel = in_kernel::measure(&all, &folder);
 
-    let report =
-        report::Report { all, crowded, in_kernel, seconds: arguments.seconds, rounds: arguments.rounds };
+    let report = report::Report {
+        all,
+        crowded,
+        in_kernel,
+        seconds: arguments.seconds,
+        rounds: arguments.rounds,
+        nice: arguments.nice,
+    };
     print!("{}", report.text(&quiet, share));
     Ok(report.exit_code())
 }

@@ -11,8 +11,6 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
-#include <signal.h>
 #include <time.h>
 
 #define SLOT_NS 5000000 // bench/load.rs has the same
@@ -76,7 +74,6 @@ int main(int count, char **arguments)
 {
 	if (count != 4)
 		return 2;
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	int file = open(arguments[3], O_RDONLY);
 	clock_page = mmap(NULL, 4096, PROT_READ, MAP_SHARED, file, 0);
 	if (file < 0 || clock_page == MAP_FAILED)

@@ -1,7 +1,6 @@
 //! What one sample costs inside the kernel: the eBPF programs' run time, as the kernel itself counts it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::thread;
@@ -9,13 +8,15 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::load::{Busy, FramePointers};
+use super::load::{self, Busy, FramePointers};
 use super::measure;
 use super::rounds::Contestant;
+use super::setting::Setting;
 use super::tools::{self, Job, Purpose};
 use crate::failure::{Failure, Result};
 use crate::process;
 
+/// Makes the kernel count the run time of every program.
 const SWITCH: &str = "/proc/sys/kernel/bpf_stats_enabled";
 
 /// Samples a second here: ten times the usual rate, so that a few seconds suffice.
@@ -29,6 +30,9 @@ const SECOND_READING: Duration = Duration::from_secs(2);
 
 /// How deep the busy process calls in the two runs whose difference is the cost of a frame.
 pub(crate) const DEPTHS: [u32; 2] = [8, 72];
+
+/// The busy process and the tool go before everybody else: nearly every sample is to be one of the busy stacks.
+const PRIORITY: i32 = -15;
 
 /// What one tool's program costs at the two depths.
 pub(crate) struct RunTime {
@@ -44,14 +48,14 @@ impl RunTime {
 
 /// Measures every contestant that samples by a program; those that fail are named with the reason.
 pub(crate) fn measure(contestants: &[Contestant], folder: &Path) -> Result<Vec<Result<RunTime>>> {
-    let _statistics = Statistics::enable()?;
+    let _statistics = Setting::set(SWITCH, "1")?;
     let mut results: Vec<(&Contestant, [f64; 2], Option<Failure>)> = contestants
         .iter()
         .filter(|contestant| contestant.takes_part() && contestant.tool.programs)
         .map(|contestant| (contestant, [f64::NAN; 2], None))
         .collect();
     for (index, depth) in DEPTHS.into_iter().enumerate() {
-        let busy = Busy::start(folder, FramePointers::Kept, depth)?;
+        let busy = Busy::start(folder, FramePointers::Kept, depth, PRIORITY)?;
         for (contestant, times, failure) in &mut results {
             match ns_a_sample(contestant, &busy, folder) {
                 Ok(time) => times[index] = time,
@@ -80,6 +84,7 @@ fn ns_a_sample(contestant: &Contestant, busy: &Busy, folder: &Path) -> Result<f6
         pid: busy.pid(),
     };
     let mut command = contestant.tool.command(&job);
+    load::before_exec(&mut command, PRIORITY);
     let before: BTreeSet<u32> = programs()?.into_keys().collect();
     let reader = thread::spawn(move || {
         thread::sleep(FIRST_READING);
@@ -128,25 +133,4 @@ fn programs() -> Result<BTreeMap<u32, Program>> {
     let list: Vec<Program> = serde_json::from_str(&text)
         .map_err(|error| Failure::new(format!("bpftool's JSON cannot be read: {error}"), mend))?;
     Ok(list.into_iter().map(|program| (program.id, program)).collect())
-}
-
-/// The kernel counts run times while this lives.
-struct Statistics {
-    before: String,
-}
-
-impl Statistics {
-    fn enable() -> Result<Self> {
-        let switch = Path::new(SWITCH);
-        let before = fs::read_to_string(switch).map_err(|error| Failure::file("read", switch, &error))?;
-        fs::write(switch, "1").map_err(|error| Failure::file("write", switch, &error))?;
-        Ok(Self { before })
-    }
-}
-
-impl Drop for Statistics {
-    fn drop(&mut self) {
-        // It was writable a moment ago; there is nobody to tell if it no longer is.
-        let _ = fs::write(SWITCH, self.before.trim());
-    }
 }

@@ -61,9 +61,11 @@ pub(crate) fn run(command: &mut Command, stdout: &Path, stderr: &Path, limit: Du
 fn failed(command: &Command, how: &str, stderr: &Path) -> Failure {
     let said = std::fs::read(stderr).unwrap_or_default();
     let said = String::from_utf8_lossy(&said);
-    let last = said.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("nothing").trim();
+    let is_error = |line: &&str| line.to_ascii_lowercase().trim_start().starts_with("error");
+    let is_text = |line: &&str| !line.trim().is_empty();
+    let word = said.lines().find(is_error).or_else(|| said.lines().rev().find(is_text)).unwrap_or("nothing");
     Failure::new(
-        format!("{} {how}; it said last: {last}", command.get_program().display()),
+        format!("{} {how}; it said: {}", command.get_program().display(), word.trim()),
         format!("try by hand: {}", process::shown(command)),
     )
 }

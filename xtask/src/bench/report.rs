@@ -34,6 +34,8 @@ pub(crate) struct Report {
     pub(crate) in_kernel: Result<Vec<Result<RunTime>>>,
     pub(crate) seconds: u32,
     pub(crate) rounds: u32,
+    /// The priority that everything ran at.
+    pub(crate) nice: i32,
 }
 
 impl Report {
@@ -54,8 +56,8 @@ impl Report {
         );
         let _ = writeln!(
             text,
-            "median (smallest–largest) of {} rounds, tools in turn; × is the multiple of hostscope's\n",
-            self.rounds
+            "median (smallest–largest) of {} rounds, tools in turn, at priority {}; × is the multiple of hostscope's\n",
+            self.rounds, self.nice
         );
         text.push_str(&self.comparison());
         for contestant in self.all.iter().chain([&self.crowded]) {

@@ -7,6 +7,7 @@ use super::figures::Figures;
 use super::load::{self, Busy};
 use super::measure::{self, Cost};
 use super::names::{self, Nameless};
+use super::setting::Setting;
 use super::tools::{self, Job, Purpose, Tool};
 use crate::failure::{Failure, Result};
 use crate::workspace;
@@ -60,6 +61,8 @@ pub(crate) struct Course<'a> {
     pub(crate) folder: PathBuf,
     pub(crate) seconds: u32,
     pub(crate) hertz: u32,
+    /// The priority of the tools, as of the busy process.
+    pub(crate) nice: i32,
 }
 
 impl Contestant {
@@ -109,7 +112,7 @@ impl Contestant {
         let job = self.job(course, Purpose::Clock, 1);
         tools::fresh_folder(&job.folder)?;
         course.busy.start_clock()?;
-        let ran = self.run_once(&job.borrowed(&self.program));
+        let ran = self.run_once(&job.borrowed(&self.program), course.nice);
         let stopped = course.busy.stop_clock();
         ran.and(stopped)?;
         let text = Tool::text(&job.borrowed(&self.program))?;
@@ -130,9 +133,11 @@ impl Contestant {
     fn try_cost_run(&mut self, course: &Course) -> Result<()> {
         let job = self.job(course, Purpose::Cost, course.seconds);
         tools::fresh_folder(&job.folder)?;
-        let (cost, after) = self.run_once(&job.borrowed(&self.program))?;
+        let (cost, after) = self.run_once(&job.borrowed(&self.program), course.nice)?;
         let startup_ms = if self.tool.name == tools::HOSTSCOPE {
             self.read_own_timing(&job.folder)?
+        } else if self.tool.ends_by_timeout() {
+            0.0
         } else {
             self.first_sample_ms.median()
         };
@@ -145,15 +150,20 @@ impl Contestant {
     }
 
     /// The tool and its after-work.
-    fn run_once(&self, job: &Job) -> Result<(Cost, Option<Cost>)> {
+    fn run_once(&self, job: &Job, nice: i32) -> Result<(Cost, Option<Cost>)> {
+        let setting = self.tool.setting();
+        let _setting = setting.map(|(file, value)| Setting::set(file, value)).transpose()?;
         let limit = Duration::from_secs(u64::from(job.seconds)) + PATIENCE;
+        let mut command = self.tool.command(job);
+        load::before_exec(&mut command, nice);
         let cost = measure::run(
-            &mut self.tool.command(job),
+            &mut command,
             &job.folder.join("stdout.txt"),
             &job.folder.join("stderr.txt"),
             limit,
         )?;
         let after = self.tool.after(job).map(|mut after| {
+            load::before_exec(&mut after, nice);
             let (stdout, stderr) = (job.folder.join("after.txt"), job.folder.join("after-stderr.txt"));
             measure::run(&mut after, &stdout, &stderr, limit)
         });

@@ -38,14 +38,14 @@ pub(crate) const TOOLS: &[Tool] = &[
     },
     Tool {
         name: "samply",
-        source: Source::Cargo { package: "samply", version: "0.13.1" },
+        source: Source::Cargo { package: "samply", version: "0.13.1", program: "samply" },
         command: samply,
         after: None,
         programs: false,
     },
 ];
 
-const PROFILE_BEE: Source = Source::Cargo { package: "profile-bee", version: "^0.3" };
+const PROFILE_BEE: Source = Source::Cargo { package: "profile-bee", version: "^0.3", program: "probee" };
 
 /// One of them.
 pub(crate) struct Tool {
@@ -65,7 +65,7 @@ enum Source {
     /// A Debian package, and the program of its name (perf of linux-perf).
     Debian(&'static str),
     /// A crate to install, and its program.
-    Cargo { package: &'static str, version: &'static str },
+    Cargo { package: &'static str, version: &'static str, program: &'static str },
 }
 
 /// What a run is for.
@@ -111,6 +111,17 @@ impl Tool {
         }
     }
 
+    /// The kernel setting that it needs to run at all.
+    pub(crate) fn setting(&self) -> Option<(&'static str, &'static str)> {
+        // samply asks for a hardware counter first and, where there is none, gives up unless this is 1 or lower.
+        (self.name == "samply").then_some(("/proc/sys/kernel/perf_event_paranoid", "1"))
+    }
+
+    /// Whether its time runs from its start, not from its first sample.
+    pub(crate) fn ends_by_timeout(&self) -> bool {
+        self.name == "samply"
+    }
+
     /// What the after-work is called in the table.
     pub(crate) fn after_title(&self) -> Option<&'static str> {
         self.after.map(|_| "  and perf script")
@@ -123,7 +134,7 @@ impl Tool {
             Source::Debian(package) => process::find(self.name).ok_or_else(|| {
                 Failure::new(format!("no {} in PATH", self.name), format!("apt-get install {package}"))
             }),
-            Source::Cargo { package, version } => cargo_install(package, version, install),
+            Source::Cargo { package, version, program } => cargo_install(package, version, program, install),
         }
     }
 
@@ -146,9 +157,9 @@ impl Tool {
 }
 
 /// Installs a crate below the cache, unless it is there.
-fn cargo_install(package: &str, version: &str, install: Install) -> Result<PathBuf> {
+fn cargo_install(package: &str, version: &str, program: &str, install: Install) -> Result<PathBuf> {
     let root = workspace::cache()?.join("peers");
-    let program = root.join("bin").join(package);
+    let program = root.join("bin").join(program);
     if program.is_file() {
         return Ok(program);
     }
@@ -213,10 +224,12 @@ fn profile_bee_dwarf(job: &Job) -> Command {
 }
 
 fn samply(job: &Job) -> Command {
-    let mut command = job.command();
+    // Its own --duration is not heeded with --pid; Ctrl-C is, once.
+    let mut command = Command::new("timeout");
+    command.current_dir(job.folder).args(["--foreground", "--preserve-status", "--signal=INT"]);
+    command.arg(job.seconds.to_string()).arg(job.program);
     command.args(["record", "--save-only", "--rate", &job.hertz.to_string()]);
-    command.args(["--duration", &job.seconds.to_string(), "--pid", &job.pid.to_string(), "--output"]);
-    command.arg(job.file("profile.json"));
+    command.args(["--pid", &job.pid.to_string(), "--output"]).arg(job.file("profile.json"));
     if job.purpose == Purpose::Clock {
         // Names go to a file of their own, by work after the end: no part of what is read from this run.
         command.arg("--unstable-presymbolicate");
