@@ -86,7 +86,8 @@ pub(super) fn explain(error: &(dyn std::error::Error + 'static)) -> String {
         tracing::debug!("verifier log:\n{log}");
         // Behind the fault the verifier puts its statistics.
         let statistics = ["processed ", "verification time ", "stack depth "];
-        let is_statistic = |line: &&str| line.is_empty() || statistics.iter().any(|word| line.starts_with(word));
+        let is_statistic =
+            |line: &&str| line.is_empty() || statistics.iter().any(|word| line.starts_with(word));
         let fault = log.lines().rev().find(|line| !is_statistic(line));
         return format!("the kernel refuses the program ({io_error}): {}", fault.unwrap_or("no log"));
     }
