@@ -70,7 +70,8 @@ fn take_stack(context: &PerfEventContext, ids: Ids, record: &mut StackRecord) ->
         id = mix(id, record.frames[index]);
     }
     // Read anew: the loop above has left the verifier with one range of values for each of its exits.
-    let kernel_frames = reread(&record.header.kernel_frames);
+    // Masked, so that it also sees that the user's frames, too, have their room.
+    let kernel_frames = reread(&record.header.kernel_frames) & MAX_KERNEL_FRAMES as u32;
 
     let user = if in_user {
         // SAFETY: as above.
@@ -83,9 +84,9 @@ fn take_stack(context: &PerfEventContext, ids: Ids, record: &mut StackRecord) ->
     let walked = match user {
         None => Walked { frames: 0, end: StackEnd::NoUserStack },
         Some(user) => walk(&UserMemory, user, |frame, pc| {
-            let index = (kernel_frames + frame) as usize;
-            if index < MAX_FRAMES {
-                record.frames[index] = pc;
+            let index = u64::from(kernel_frames) + u64::from(frame);
+            if index < MAX_FRAMES as u64 {
+                record.frames[index as usize] = pc;
             }
             id = mix(id, pc);
         }),
@@ -148,6 +149,8 @@ fn saved_user_registers() -> Option<Registers> {
     }
     Some(Registers { pc: saved.rip, sp: saved.rsp, fp: saved.rbp })
 }
+
+const _: () = assert!((MAX_KERNEL_FRAMES + 1).is_power_of_two(), "it is used as a mask");
 
 struct UserMemory;
 

@@ -1,6 +1,6 @@
-// flags: -C opt-level=0 -C force-frame-pointers=yes
 //! Names as Rust makes them: generics, trait methods, closures; CPU time 60 : 40 by construction, in an
 //! order without a rhythm (see work.h).
+// flags: -C opt-level=0 -C force-frame-pointers=yes
 
 use std::arch::asm;
 use std::time::{Duration, Instant};

@@ -41,7 +41,7 @@ type Step = (&'static str, fn() -> Result<Outcome>);
 
 /// Cheap ones first; `prepare` so that the check of the object finds the toolchain that it compares with.
 const STEPS: &[Step] = &[
-    ("format", || checked(cargo("fmt", &["--all", "--check"], "cargo fmt --all"))),
+    ("format", || checked(format())),
     ("clippy", || checked(cargo("clippy", CLIPPY, "mend what clippy says above"))),
     ("tidy", || checked(tidy::check())),
     ("ebpf", || checked(ebpf::prepare(Install::Allowed).and_then(|()| ebpf::check()))),
@@ -55,6 +55,15 @@ const CLIPPY: &[&str] = &["--workspace", "--all-targets", "--locked", "--", "--d
 /// What a step without tests comes to.
 fn checked(result: Result<()>) -> Result<Outcome> {
     result.map(|()| Outcome::default())
+}
+
+/// The workspaces of their own are formatted like the rest.
+fn format() -> Result<()> {
+    for manifest in ["Cargo.toml", "ebpf/programs/Cargo.toml", "tests/fuzz/Cargo.toml"] {
+        let mend = format!("cargo fmt --all --manifest-path {manifest}");
+        cargo("fmt", &["--all", "--check", "--manifest-path", manifest], &mend)?;
+    }
+    Ok(())
 }
 
 fn cargo(subcommand: &str, arguments: &[&str], mend: &str) -> Result<()> {

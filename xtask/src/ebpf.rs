@@ -51,8 +51,7 @@ pub(crate) fn main(arguments: &Arguments) -> Result<ExitCode> {
         check()?;
         return Ok(ExitCode::SUCCESS);
     }
-    let prebuilt = Manifest::read().ok();
-    let toolchain = Toolchain::find(prebuilt.as_ref().map(|manifest| &manifest.toolchain), install)?;
+    let toolchain = toolchain(install)?;
     let variant = if arguments.debug { Variant::Debug } else { Variant::Release };
     let object = build(&toolchain, variant, Lock::Updated)?;
     if arguments.debug {
@@ -69,15 +68,18 @@ pub(crate) fn main(arguments: &Arguments) -> Result<ExitCode> {
 
 /// Builds the object from the sources as they are, for tests; the checkout stays as it is.
 pub(crate) fn fresh_object(install: Install) -> Result<PathBuf> {
-    let prebuilt = Manifest::read().ok();
-    let toolchain = Toolchain::find(prebuilt.as_ref().map(|manifest| &manifest.toolchain), install)?;
-    build(&toolchain, Variant::Release, Lock::Kept)
+    build(&toolchain(install)?, Variant::Release, Lock::Kept)
 }
 
 /// Installs what a build of the object needs, so that a check can compare bytes.
 pub(crate) fn prepare(install: Install) -> Result<()> {
+    toolchain(install).map(|_| ())
+}
+
+/// The toolchain that the committed object was built with where it is there, else another.
+fn toolchain(install: Install) -> Result<Toolchain> {
     let prebuilt = Manifest::read().ok();
-    Toolchain::find(prebuilt.as_ref().map(|manifest| &manifest.toolchain), install).map(|_| ())
+    Toolchain::find(prebuilt.as_ref().map(|manifest| &manifest.toolchain), install)
 }
 
 /// Fails where `ebpf/prebuilt` is not what the sources give.

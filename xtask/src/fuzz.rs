@@ -9,8 +9,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::thread;
 
-use serde::Deserialize;
-
 use crate::failure::{Failure, Result};
 use crate::needs::{self, For, Install};
 use crate::outcome::Outcome;
@@ -108,34 +106,12 @@ fn all_of(programs: &[PathBuf], seconds: u64) -> Vec<Result<String>> {
 
 /// Builds the targets and returns their programs.
 fn build() -> Result<Vec<PathBuf>> {
-    #[derive(Deserialize)]
-    struct Message {
-        executable: Option<PathBuf>,
-    }
     let mut command = process::cargo();
     command.current_dir(workspace::root().join("tests/fuzz"));
-    command.args([
-        "build",
-        "--release",
-        "--bins",
-        "--target",
-        TARGET,
-        "--message-format=json-render-diagnostics",
-    ]);
+    command.args(["build", "--release", "--bins", "--target", TARGET]);
     command.arg("--target-dir").arg(workspace::target().join("fuzz/build"));
     command.env("CARGO_ENCODED_RUSTFLAGS", FLAGS.join("\x1f"));
-    let mut programs = Vec::new();
-    let status = process::stream(&mut command, |line| {
-        if let Ok(Message { executable: Some(program) }) = serde_json::from_str(line) {
-            programs.push(program);
-        }
-    })?;
-    if !status.success() {
-        let what = format!("the fuzz targets cannot be built ({status})");
-        return Err(Failure::new(what, "mend what the compiler says above"));
-    }
-    programs.sort();
-    Ok(programs)
+    process::build(&mut command)
 }
 
 /// Runs one target; libFuzzer's words stay in a log unless something was found.

@@ -8,6 +8,7 @@ mod needs;
 mod outcome;
 mod workloads;
 
+mod bench;
 mod ci;
 mod ebpf;
 mod fuzz;
@@ -36,6 +37,8 @@ enum Command {
     Run(run::Arguments),
     /// Set up what the tests need and run them all
     Test(test::Arguments),
+    /// Compare hostscope with its peers on the same load
+    Bench(bench::Arguments),
     /// Check the rules that no compiler checks: layout, imports, dependencies, licences
     Tidy,
     /// Feed the parsers of outside bytes with made-up inputs
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
         Command::Ebpf(arguments) => ebpf::main(&arguments),
         Command::Run(arguments) => run::main(&arguments),
         Command::Test(arguments) => test::main(&arguments),
+        Command::Bench(arguments) => bench::main(&arguments),
         Command::Tidy => tidy::main(),
         Command::Fuzz(arguments) => fuzz::main(&arguments),
         Command::Vmtest(arguments) => vmtest::main(&arguments),

@@ -16,6 +16,8 @@ pub(crate) enum For {
     Fuzzing,
     /// `cargo xtask vmtest`, beside what the tests need.
     VirtualMachines,
+    /// `cargo xtask bench`.
+    Benchmarks,
 }
 
 /// A Debian package and why it is needed.
@@ -57,6 +59,11 @@ pub(crate) const NEEDS: &[Need] = &[
         by: For::VirtualMachines,
         reason: "proves that kernels are Debian's",
     },
+    Need { package: "gcc", by: For::Benchmarks, reason: "compiles the busy half of the load" },
+    Need { package: "libc6-dev", by: For::Benchmarks, reason: "what that program is linked with" },
+    Need { package: "bpftrace", by: For::Benchmarks, reason: "a peer, and the cheapest" },
+    Need { package: "linux-perf", by: For::Benchmarks, reason: "a peer" },
+    Need { package: "bpftool", by: For::Benchmarks, reason: "reads what eBPF programs cost in the kernel" },
 ];
 
 /// Whether missing packages may be installed.

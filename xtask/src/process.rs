@@ -6,6 +6,8 @@ use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Output, Stdio};
 
+use serde::Deserialize;
+
 use crate::failure::{Failure, Result};
 
 /// The cargo that runs this very command, so that nested builds use the same toolchain.
@@ -77,6 +79,23 @@ pub(crate) fn stream(command: &mut Command, mut on_line: impl FnMut(&str)) -> Re
         }
     }
     child.wait().map_err(|error| cannot_start(command, &error))
+}
+
+/// Runs a `cargo build` or `cargo test --no-run` to the end and returns the programs that it has built.
+pub(crate) fn build(command: &mut Command) -> Result<Vec<PathBuf>> {
+    #[derive(Deserialize)]
+    struct Message {
+        executable: Option<PathBuf>,
+    }
+    let mut programs = Vec::new();
+    let status = stream(command.arg("--message-format=json-render-diagnostics"), |line| {
+        if let Ok(Message { executable: Some(program) }) = serde_json::from_str(line) {
+            programs.push(program);
+        }
+    })?;
+    succeeded(command, status, "", "mend what the compiler says above")?;
+    programs.sort();
+    Ok(programs)
 }
 
 /// The failure of a program that could not be started at all.

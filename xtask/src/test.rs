@@ -5,7 +5,7 @@ use std::process::{Command, ExitCode};
 
 use crate::failure::{Failure, Result};
 use crate::needs::{For, Install};
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, Reader};
 use crate::workloads::Linking;
 use crate::{ebpf, needs, process, workloads, workspace};
 
@@ -47,10 +47,10 @@ pub(crate) fn all(install: Install, filter: Option<&str>) -> Result<Outcome> {
     let mut build = cargo(&surroundings, "build");
     process::run(build.args(["--release", "--package", "hostscope"]), "mend what the compiler says above")?;
 
-    let mut outcome = Outcome::default();
+    let mut reader = Reader::default();
     let mut units = cargo(&surroundings, "test");
     units.args(["--workspace", "--exclude", "hostscope-tests", "--no-fail-fast"]);
-    run(units.args(filter), &mut outcome)?;
+    run(units.args(filter), &mut reader)?;
     // End-to-end tests profile the one host that there is: as root, and one after the other.
     let mut ends = cargo(&surroundings, "test");
     ends.args(["--package", "hostscope-tests", "--no-fail-fast"])
@@ -60,24 +60,20 @@ pub(crate) fn all(install: Install, filter: Option<&str>) -> Result<Outcome> {
     if !prefix.is_empty() {
         ends.env(format!("CARGO_TARGET_{}_RUNNER", host_triple()?), prefix.join(" "));
     }
-    run(&mut ends, &mut outcome)?;
-    outcome.read_skipped_file(&workspace::read(&surroundings.skipped)?);
-    Ok(outcome)
+    run(&mut ends, &mut reader)?;
+    reader.read_skipped(&workspace::read(&surroundings.skipped)?);
+    Ok(reader.finish())
 }
 
-/// Runs one `cargo test` and adds what it came to.
-fn run(command: &mut Command, outcome: &mut Outcome) -> Result<()> {
-    let failed_before = outcome.failed;
+/// Runs one `cargo test` and takes what it came to into account.
+fn run(command: &mut Command, reader: &mut Reader) -> Result<()> {
     let status = process::stream(command, |line| {
         println!("{line}");
-        outcome.read_line(line);
+        reader.read_line(line);
     })?;
-    if !status.success() && outcome.failed == failed_before {
-        outcome.fail(format!(
-            "`{}` ended with {status}: a build failed or a test program died",
-            process::shown(command)
-        ));
-    }
+    let what =
+        format!("`{}` ended with {status}: a build failed or a test program died", process::shown(command));
+    reader.program_ended(status.success(), &what);
     Ok(())
 }
 

@@ -4,11 +4,8 @@ mod initramfs;
 mod kernel;
 mod machine;
 
-use std::path::PathBuf;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
-
-use serde::Deserialize;
 
 use crate::failure::{Failure, Result};
 use crate::needs::{self, For, Install};
@@ -88,34 +85,19 @@ fn programs(install: Install) -> Result<initramfs::Programs> {
         let mut command = process::cargo();
         command.current_dir(workspace::root()).args(arguments).args(["--release", "--target", TARGET]);
         command.arg("--target-dir").arg(&folder);
-        command
-            .env("CARGO_ENCODED_RUSTFLAGS", "-Ctarget-feature=+crt-static")
-            .env("HOSTSCOPE_EBPF_OBJECT", &object);
+        command.env("CARGO_ENCODED_RUSTFLAGS", "-Ctarget-feature=+crt-static");
         command
     };
     process::run(&mut cargo(&["build", "--package", "hostscope"]), mend)?;
     let mut build = cargo(&["test", "--no-run", "--package", "hostscope-tests", "--test", "vm"]);
-    let test = test_executable(build.arg("--message-format=json-render-diagnostics"))?;
+    let test = process::build(&mut build)?.pop();
+    let test =
+        test.ok_or_else(|| Failure::new("cargo has built no test program `vm`", "see tests/Cargo.toml"))?;
     let workloads = workloads::build(Linking::Static, &workspace::target().join("vmtest/workloads"))?;
-    Ok(initramfs::Programs { hostscope: folder.join(TARGET).join("release/hostscope"), test, workloads })
-}
-
-/// The test program that a `cargo test --no-run` has built, from cargo's messages.
-fn test_executable(build: &mut Command) -> Result<PathBuf> {
-    #[derive(Deserialize)]
-    struct Message {
-        executable: Option<PathBuf>,
-    }
-    let mut executable = None;
-    let status = process::stream(build, |line| {
-        if let Ok(Message { executable: Some(path) }) = serde_json::from_str(line) {
-            executable = Some(path);
-        }
-    })?;
-    executable.filter(|_| status.success()).ok_or_else(|| {
-        Failure::new(
-            format!("`{}` gave no program ({status})", process::shown(build)),
-            "mend what the compiler says above",
-        )
+    Ok(initramfs::Programs {
+        hostscope: folder.join(TARGET).join("release/hostscope"),
+        object,
+        test,
+        workloads,
     })
 }

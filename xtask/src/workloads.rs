@@ -29,7 +29,12 @@ pub(crate) fn build(linking: Linking, folder: &Path) -> Result<Vec<PathBuf>> {
     for source in files.iter().filter(|file| file.parent() == Some(&sources)) {
         let Some(mut compiler) = compiler(source, linking) else { continue };
         let executable = folder.join(source.file_stem().unwrap_or_default());
-        compiler.args(flags(&workspace::read(source)?)).arg("-o").arg(&executable).arg(source);
+        let text = workspace::read(source)?;
+        // Without a dynamic loader nothing could load a library.
+        if linking == Linking::Static && flags(&text).any(|flag| flag == "-shared") {
+            continue;
+        }
+        compiler.args(flags(&text)).arg("-o").arg(&executable).arg(source);
         process::run(&mut compiler, &format!("mend {}", workspace::relative(source)))?;
         built.push(executable);
     }

@@ -84,7 +84,11 @@ pub(super) fn explain(error: &(dyn std::error::Error + 'static)) -> String {
     if let Some(ProgramError::LoadError { io_error, verifier_log }) = error.downcast_ref() {
         let log = verifier_log.to_string();
         tracing::debug!("verifier log:\n{log}");
-        let fault = log.lines().rev().find(|line| !line.is_empty() && !line.starts_with("processed"));
+        // Behind the fault the verifier puts its statistics.
+        let statistics = ["processed ", "verification time ", "stack depth "];
+        let is_statistic =
+            |line: &&str| line.is_empty() || statistics.iter().any(|word| line.starts_with(word));
+        let fault = log.lines().rev().find(|line| !is_statistic(line));
         return format!("the kernel refuses the program ({io_error}): {}", fault.unwrap_or("no log"));
     }
     let mut text = error.to_string();

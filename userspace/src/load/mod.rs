@@ -271,9 +271,7 @@ fn load_object(settings: &LoadSettings, cpus: usize) -> Result<Ebpf> {
     let sizes = Sizes::new(settings, cpus);
     let wake_bytes = u64::from(sizes.events_bytes) / EVENTS_WAKE_FRACTION;
 
-    let mut loader = EbpfLoader::new();
-    // No CO-RE relocations in Rust: parsing the kernel's whole BTF would only cost time.
-    loader.btf(None);
+    let mut loader = loader_without_types();
     for (constant, offset) in &offsets {
         loader.override_global(constant, offset, true);
     }
@@ -297,6 +295,28 @@ fn load_object(settings: &LoadSettings, cpus: usize) -> Result<Ebpf> {
         let object = other.map_or_else(|| "the eBPF object".into(), |path| path.display().to_string());
         Error::kernel(format!("cannot load {object}: {}", explain(&error)), "see hostscope doctor -v")
     })
+}
+
+/// A loader that knows nothing of the kernel's types: without CO-RE relocations in Rust nothing asks for them.
+///
+/// aya's one constructor reads and parses all of the kernel's BTF, wanted or not: 24 ms and 15 MB here, more than
+/// everything else of a start. So it runs in a thread to which the file does not exist. Without `CAP_SYS_CHROOT` it
+/// does, and only the cost is back.
+fn loader_without_types<'a>() -> EbpfLoader<'a> {
+    use rustix::thread::{UnshareFlags, unshare_unsafe};
+    let construct = || {
+        // SAFETY: root and working folder are this thread's own from here on, and it ends at once. Its descriptors,
+        // whose separation would be unsafe, stay shared.
+        if unsafe { unshare_unsafe(UnshareFlags::FS) }.is_ok() {
+            // The folder of that file holds no path that leads to it.
+            let _ = rustix::process::chroot(btf::FOLDER);
+        }
+        EbpfLoader::new()
+    };
+    let built = std::thread::scope(|scope| scope.spawn(construct).join());
+    let mut loader = built.unwrap_or_else(|_| EbpfLoader::new());
+    loader.btf(None);
+    loader
 }
 
 /// Sizes of maps that follow from the host and the rate.

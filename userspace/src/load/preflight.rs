@@ -151,7 +151,7 @@ const MEMBERS: &[(&str, &str, &str)] = &[
 /// A kernel without BTF or without one of the members (exit status 4).
 pub fn offsets() -> Result<Offsets> {
     let mend = "boot a kernel with CONFIG_DEBUG_INFO_BTF=y (every distribution's kernel since 2020 has it)";
-    let data = fs::read(btf::VMLINUX)
+    let data = btf::Vmlinux::open()
         .map_err(|error| Error::kernel(format!("cannot read {}: {error}", btf::VMLINUX), mend))?;
     let unusable = |error: btf::BtfError| Error::kernel(error.to_string(), mend);
     let types = Btf::parse(&data, &["task_struct", "signal_struct", "pid", "upid"]).map_err(unusable)?;

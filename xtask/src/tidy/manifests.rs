@@ -1,8 +1,10 @@
-//! Versions of dependencies stand once, in the workspace's root, and no dependency brings its default features.
+//! Versions of dependencies stand once, in the workspace's root, none brings its default features, and locks are kept.
+
+use std::path::Path;
 
 use super::Finding;
 use crate::failure::Result;
-use crate::workspace;
+use crate::{process, workspace};
 
 /// Members take every version from the root.
 const MEMBERS: &[&str] = &["ebpf/wire", "userspace", "xtask", "tests"];
@@ -20,7 +22,25 @@ pub(super) fn check() -> Result<Vec<Finding>> {
             }
         }
     }
+    for folder in ROOTS {
+        let manifest = workspace::root().join(folder).join("Cargo.toml");
+        if manifest.is_file() {
+            findings.extend(check_lock(&manifest));
+        }
+    }
     Ok(findings)
+}
+
+/// A dependency that moves in one workspace moves the locks of those that build on it.
+fn check_lock(manifest: &Path) -> Option<Finding> {
+    let mut command = process::cargo();
+    command.args(["metadata", "--locked", "--format-version", "1", "--manifest-path"]).arg(manifest);
+    let path = workspace::relative(manifest);
+    let failure = process::capture(&mut command, "").err()?;
+    Some(format!(
+        "{path}: its Cargo.lock is not up to date; run `cargo metadata --manifest-path {path}`: {}",
+        failure.what
+    ))
 }
 
 fn check_member(path: &str, text: &str) -> Vec<Finding> {

@@ -23,6 +23,7 @@ hostname vm
 ulimit -l unlimited
 
 export HOSTSCOPE_BIN=/bin/hostscope HOSTSCOPE_WORKLOADS=/workloads HOSTSCOPE_SKIPPED_FILE=/tmp/skipped-tests
+export HOSTSCOPE_EBPF_OBJECT=/hostscope.bpf.o
 export RUST_TEST_THREADS=1 RUST_BACKTRACE=1
 touch "$HOSTSCOPE_SKIPPED_FILE"
 cd /tmp

@@ -14,6 +14,8 @@ const INIT: &str = include_str!("init.sh");
 /// What is put into the machine; everything statically linked.
 pub(super) struct Programs {
     pub(super) hostscope: PathBuf,
+    /// The eBPF programs, built from the sources as they are.
+    pub(super) object: PathBuf,
     /// The test program, in libtest's manner.
     pub(super) test: PathBuf,
     pub(super) workloads: Vec<PathBuf>,
@@ -34,6 +36,7 @@ pub(super) fn build(programs: &Programs, folder: &Path) -> Result<PathBuf> {
         .ok_or_else(|| Failure::new("there is no busybox in PATH", "apt-get install busybox-static"))?;
     copy(&busybox, &tree.join("bin/busybox"))?;
     copy(&programs.hostscope, &tree.join("bin/hostscope"))?;
+    copy(&programs.object, &tree.join("hostscope.bpf.o"))?;
     copy(&programs.test, &tree.join("tests/vm"))?;
     for workload in &programs.workloads {
         copy(workload, &tree.join("workloads").join(workload.file_name().unwrap_or_default()))?;

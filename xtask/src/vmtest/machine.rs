@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::kernel::Image;
 use crate::failure::{Failure, Result};
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, Reader};
 use crate::{process, workspace};
 
 /// Two, so that what is counted per CPU and what moves between CPUs is tested.
@@ -15,6 +15,10 @@ const CPUS: u32 = 2;
 
 /// The unpacked file system lies in memory, twice while it is unpacked.
 const MEMORY_MEGABYTES: u32 = 1024;
+
+/// Everything that qemu can emulate, save one instruction: qemu 7.2 computes the flags of cmpxchg16b from stale state, and
+/// a kernel that allocates with it (6.12) dies of wild flags in one boot of five. Without it, 45 boots of 45 came up.
+const CPU: &str = "max,-cx16";
 
 /// How many of the kernel's last lines are shown when something went wrong.
 const TAIL_LINES: usize = 40;
@@ -42,13 +46,14 @@ pub(super) fn boot(boot: &Boot<'_>) -> Result<Outcome> {
     })?;
     // `timeout` ends with 124, or 137 where the program had to be killed.
     let ran_out = matches!(status.code(), Some(124 | 137));
-    let mut outcome = results.outcome;
+    let done = results.done;
+    let mut outcome = results.reader.finish();
     if ran_out {
         outcome.fail(format!("not done within {} s", boot.limit.as_secs()));
-    } else if !results.done {
+    } else if !done {
         outcome.fail(format!("the machine stopped before the tests were done (qemu: {status})"));
     }
-    if outcome.failed > 0 {
+    if !done {
         print_tail(&boot.log)?;
     }
     Ok(outcome)
@@ -58,47 +63,36 @@ fn qemu(boot: &Boot<'_>) -> Command {
     // `timeout` bounds the run even where this process is killed.
     let mut command = Command::new("timeout");
     command.args(["--foreground", "--kill-after=5", &boot.limit.as_secs().to_string(), "qemu-system-x86_64"]);
-    command.args([
-        "-accel",
-        "tcg",
-        "-cpu",
-        "max",
-        "-smp",
-        &CPUS.to_string(),
-        "-m",
-        &MEMORY_MEGABYTES.to_string(),
-    ]);
+    command.args(["-accel", "tcg", "-cpu", CPU]);
+    command.args(["-smp", &CPUS.to_string(), "-m", &MEMORY_MEGABYTES.to_string()]);
     command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
     command.arg("-kernel").arg(&boot.image.file).arg("-initrd").arg(boot.initramfs);
     command.arg("-serial").arg(format!("file:{}", boot.log.display())).args(["-serial", "stdio"]);
-    // What the kernel does not know of its command line becomes the environment of init.
+    // An oops stops the machine at once instead of hanging it. What the kernel does not know of its command line becomes the environment of init.
     let (kernel, filter) = (boot.kernel, boot.filter.unwrap_or_default());
-    command.arg("-append").arg(format!("console=ttyS0 panic=-1 HOSTSCOPE_VM={kernel} FILTER={filter}"));
+    command
+        .arg("-append")
+        .arg(format!("console=ttyS0 panic=-1 oops=panic HOSTSCOPE_VM={kernel} FILTER={filter}"));
     command
 }
 
 /// What the lines of the second serial port have told so far.
 #[derive(Default)]
 struct Results {
-    outcome: Outcome,
+    reader: Reader,
     /// Whether init has come to its end.
     done: bool,
-    /// How many failures were known when the last test program ended.
-    failed_before: u64,
 }
 
 impl Results {
     fn read_line(&mut self, line: &str) {
-        let Some(words) = line.strip_prefix("vm: ") else { return self.outcome.read_line(line) };
+        let Some(words) = line.strip_prefix("vm: ") else { return self.reader.read_line(line) };
         if words == "done" {
             self.done = true;
         } else if let Some(skipped) = words.strip_prefix("skipped ") {
-            self.outcome.read_skipped_file(skipped);
+            self.reader.read_skipped(skipped);
         } else if let Some((_, status)) = words.split_once(" ended with ") {
-            if status != "0" && self.outcome.failed == self.failed_before {
-                self.outcome.fail(words);
-            }
-            self.failed_before = self.outcome.failed;
+            self.reader.program_ended(status == "0", words);
         }
     }
 }
@@ -134,13 +128,13 @@ mod tests {
         assert!(!results.done);
         results.read_line("vm: done");
         assert!(results.done);
-        assert_eq!(results.outcome.to_string(), "1 passed, 0 failed, 1 skipped");
+        assert_eq!(results.reader.finish().to_string(), "1 passed, 0 failed, 1 skipped");
     }
 
     #[test]
     fn a_dead_test_program_is_a_failure() {
         let mut results = Results::default();
         results.read_line("vm: /tests/vm ended with 139");
-        assert_eq!(results.outcome.to_string(), "0 passed, 1 failed, 0 skipped");
+        assert_eq!(results.reader.finish().to_string(), "0 passed, 1 failed, 0 skipped");
     }
 }

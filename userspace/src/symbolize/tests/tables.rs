@@ -117,7 +117,7 @@ fn the_running_kernels_names() {
 
 #[test]
 fn the_kernel_gives_the_names_that_its_table_has() {
-    let Ok(lookup) = crate::load::kernel_names::KernelLookup::load() else { return };
+    let Ok(lookup) = KernelLookup::load() else { return };
     let text = std::fs::read_to_string("/proc/kallsyms").unwrap();
     let starts = text.lines().filter(|line| matches!(&line[17..18], "t" | "T"));
     let starts = starts.map(|line| u64::from_str_radix(&line[..16], 16).unwrap());
