@@ -127,13 +127,13 @@ fn a_damaged_file_spoils_no_capture() {
     let recorded = record(arguments.collect::<Vec<_>>());
     let all = of_process(&recorded.profile, whole.pid());
     assert!(percent(&all, is_named) > 60.0, "{}", text(&all));
-    let original = workload::path("shares");
+    let burn = range(&workload::path("shares"), "burn");
     for (kind, workload) in &damaged {
         let all = of_process(&recorded.profile, workload.pid());
         assert!(total(&all) > 30, "{kind}: {} samples\n{}", total(&all), recorded.ended.stderr);
         let right = percent(&all, |stack| {
             let leaf = stack.user().first().copied().unwrap_or_default();
-            leaf == "burn" || offset(leaf, kind).is_some_and(|at| range(&original, "burn").contains(&at))
+            leaf == "burn" || offset(leaf, kind).is_some_and(|at| burn.contains(&at))
         });
         assert!(right > 90.0, "{kind}: {right:.1}%\n{}", text(&all));
     }

