@@ -75,8 +75,14 @@ fn stacks_under_system_calls_go_from_the_kernel_to_the_caller() {
         stack.kernel().iter().any(|name| name.contains(call))
             && stack.user().starts_with(&[function, "run", "main"])
     };
-    assert_percent(&all, "read", 60.0, 12.0, |stack| whole(stack, "read", "read_zeros"));
-    assert_percent(&all, "getrandom", 40.0, 12.0, |stack| whole(stack, "getrandom", "fill_random"));
+    // Their shares are asserted where the CPU is real (`cpu.rs`): emulated, what runs with interrupts off takes many
+    // times as long, and the clock's samples of it come late or not at all.
+    for (call, function) in [("read", "read_zeros"), ("getrandom", "fill_random")] {
+        let mut own = all.clone();
+        own.retain(|stack| stack.has(function) && !stack.kernel().is_empty());
+        assert!(percent(&all, |stack| stack.has(function)) > 10.0, "{function}:\n{}", text(&all));
+        assert!(percent(&own, |stack| whole(stack, call, function)) > 90.0, "{function}:\n{}", text(&own));
+    }
 }
 
 #[test]
