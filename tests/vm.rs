@@ -124,7 +124,8 @@ fn a_cpu_that_comes_back_is_sampled_again() {
     }
     let _host = host();
     assert_eq!(online_cpus(), 2);
-    let recording = Recording::begin(["-F", "499"]);
+    // At a rate that an emulated machine keeps.
+    let recording = Recording::begin(["-F", "99"]);
     fs::write(ONLINE, "0").unwrap();
     assert_eq!(online_cpus(), 1);
     // Over a turn, so that its going is seen too.
