@@ -76,14 +76,14 @@ fn stacks_under_system_calls_go_from_the_kernel_to_the_caller() {
         stack.kernel().iter().any(|name| name.contains(call))
             && stack.user().starts_with(&[function, "run", "main"])
     };
-    // By the guest's clock it is 60 : 40; what the emulator makes of one long instruction is another matter.
-    let read = percent(&all, |stack| whole(stack, "read", "read_zeros"));
-    let random = percent(&all, |stack| whole(stack, "getrandom", "fill_random"));
-    assert!(
-        read > 20.0 && random > 10.0 && read + random > 90.0,
-        "{read:.1}% and {random:.1}%:\n{}",
-        text(&all)
-    );
+    // Their shares are asserted where the CPU is real (`cpu.rs`): emulated, what runs with interrupts off takes many
+    // times as long, and the clock's samples of it come late or not at all.
+    for (call, function) in [("read", "read_zeros"), ("getrandom", "fill_random")] {
+        let mut own = all.clone();
+        own.retain(|stack| stack.has(function) && !stack.kernel().is_empty());
+        assert!(percent(&all, |stack| stack.has(function)) > 10.0, "{function}:\n{}", text(&all));
+        assert!(percent(&own, |stack| whole(stack, call, function)) > 90.0, "{function}:\n{}", text(&own));
+    }
 }
 
 #[test]
@@ -125,6 +125,7 @@ fn a_cpu_that_comes_back_is_sampled_again() {
     }
     let _host = host();
     assert_eq!(online_cpus(), 2);
+    // At a rate that an emulated machine keeps.
     let recording = Recording::begin(["-F", "99"]);
     fs::write(ONLINE, "0").unwrap();
     assert_eq!(online_cpus(), 1);

@@ -46,6 +46,11 @@ pub(crate) const NEEDS: &[Need] = &[
     },
     Need { package: "golang-go", by: For::Tests, reason: "go tool pprof judges our pprof files" },
     Need { package: "binutils", by: For::Tests, reason: "strip and objcopy make binaries with debug links" },
+    Need {
+        package: "xz-utils",
+        by: For::Tests,
+        reason: "compresses symbol tables as .gnu_debugdata holds them",
+    },
     Need { package: "g++", by: For::Fuzzing, reason: "compiles libFuzzer" },
     Need { package: "qemu-system-x86", by: For::VirtualMachines, reason: "boots other kernels" },
     Need {
