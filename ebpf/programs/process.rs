@@ -66,10 +66,8 @@ pub fn process_exit(context: RawTracePointContext) -> i32 {
     if !crate::filter::watches_current(ids.tgid) {
         return 0;
     }
-    if maps::filter_mode() == filter::PROCESSES {
-        // The id may be given to another process from now on.
-        let _ = maps::TARGETS.remove(ids.tgid);
-    }
+    // It stays a target: the kernel has yet to give back its memory, which is sampled too. User space removes it an
+    // interval later.
     #[cfg(feature = "log")]
     aya_log_ebpf::debug!(&context, "process {} ended", ids.tgid);
     send(EventKind::Exit, task, ids.tgid, 0);

@@ -47,6 +47,8 @@ struct Tracked {
     samples: u64,
     stacks_since_clear: u32,
     mappings_are_recorded: bool,
+    /// Targets whose end was told in this interval, and in the one before: only then the kernel is done with them.
+    ended: [Vec<u32>; 2],
     /// Mapping records that the kernel had no room for.
     mappings_lost: u64,
     first_stack_ns: Option<u64>,
@@ -117,6 +119,7 @@ impl Session {
                 samples: 0,
                 stacks_since_clear: 0,
                 mappings_are_recorded,
+                ended: [Vec::new(), Vec::new()],
                 mappings_lost: 0,
                 first_stack_ns: None,
             },
@@ -260,6 +263,8 @@ impl Session {
             self.tracked.stacks_since_clear = 0;
             self.kernel.sent.clear().map_err(|error| counts_unreadable(&error))?;
         }
+        self.tracked.ended[1].drain(..).for_each(|pid| self.kernel.targets.remove(pid));
+        self.tracked.ended.swap(0, 1);
         self.warn_of_losses();
         self.kernel.follow_cpus()
     }
@@ -329,6 +334,7 @@ impl Tracked {
                 self.processes.on_exit(&record);
                 if let Some(alive) = &mut self.alive {
                     alive.remove(&record.tgid);
+                    self.ended[0].push(record.tgid);
                 }
             }
             Event::Ring(RingRecord::Stack(stack, frames)) => {

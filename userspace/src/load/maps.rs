@@ -115,6 +115,12 @@ impl Targets {
             )
         })
     }
+
+    /// Watches this process no more. Its id may be given to another one.
+    pub fn remove(&mut self, pid: u32) {
+        // Not there any more is what is wanted.
+        let _ = self.0.remove(&pid);
+    }
 }
 
 /// What the kernel side lost, by reason.
