@@ -74,7 +74,7 @@ pub(crate) fn main(arguments: &Arguments) -> Result<ExitCode> {
 /// The benches of the single stages.
 fn micro() -> Result<ExitCode> {
     let mut cargo = process::cargo();
-    cargo.current_dir(workspace::root()).args(["bench", "--package", "hostscope", "--benches"]);
+    cargo.current_dir(workspace::root()).args(["bench", "--package", "hostscope", "--bench", "*"]);
     process::run(&mut cargo, "mend what cargo says above")?;
     Ok(ExitCode::SUCCESS)
 }
