@@ -43,7 +43,7 @@ pub(crate) struct Arguments {
     /// Name missing peers instead of installing them
     #[arg(long)]
     no_install: bool,
-    /// Priority of the tools and the busy process; -10 keeps other work on the machine from counting much
+    /// Priority of everything that is started; -10 keeps other work on the machine from counting much
     #[arg(long, default_value_t = 0, allow_negative_numbers = true, value_parser = clap::value_parser!(i32).range(-20..=19))]
     nice: i32,
     /// Run the benches of the single stages instead
@@ -74,7 +74,7 @@ pub(crate) fn main(arguments: &Arguments) -> Result<ExitCode> {
 /// The benches of the single stages.
 fn micro() -> Result<ExitCode> {
     let mut cargo = process::cargo();
-    cargo.current_dir(workspace::root()).args(["bench", "--package", "hostscope", "--benches"]);
+    cargo.current_dir(workspace::root()).args(["bench", "--package", "hostscope", "--bench", "*"]);
     process::run(&mut cargo, "mend what cargo says above")?;
     Ok(ExitCode::SUCCESS)
 }
@@ -117,15 +117,10 @@ fn compare(arguments: &Arguments) -> Result<ExitCode> {
         chosen(arguments).map(|tool| Contestant::new(tool, tool.locate(Install::Refused))).collect();
     let folder = workspace::target().join("bench");
     workspace::make_folder(&folder)?;
+    let _priority = setting::Priority::set(arguments.nice);
     let mut idle = Idle::start(IDLE)?;
-    let busy = Busy::start(&folder, FramePointers::Omitted, DEPTH, arguments.nice)?;
-    let course = Course {
-        busy: &busy,
-        folder: folder.clone(),
-        seconds: arguments.seconds,
-        hertz: HERTZ,
-        nice: arguments.nice,
-    };
+    let busy = Busy::start(&folder, FramePointers::Omitted, DEPTH)?;
+    let course = Course { busy: &busy, folder: folder.clone(), seconds: arguments.seconds, hertz: HERTZ };
     let quiet = report::Quiet::begin();
     let _tracefs = setting::Tracefs::mount();
 

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::load::{self, Busy, FramePointers};
+use super::load::{Busy, FramePointers};
 use super::measure;
 use super::rounds::Contestant;
-use super::setting::Setting;
+use super::setting::{Priority, Setting};
 use super::tools::{self, Job, Purpose};
 use crate::failure::{Failure, Result};
 use crate::process;
@@ -48,6 +48,7 @@ impl RunTime {
 
 /// Measures every contestant that samples by a program; those that fail are named with the reason.
 pub(crate) fn measure(contestants: &[Contestant], folder: &Path) -> Result<Vec<Result<RunTime>>> {
+    let _priority = Priority::set(PRIORITY);
     let _statistics = Setting::set(SWITCH, "1")?;
     let mut results: Vec<(&Contestant, [f64; 2], Option<Failure>)> = contestants
         .iter()
@@ -55,7 +56,7 @@ pub(crate) fn measure(contestants: &[Contestant], folder: &Path) -> Result<Vec<R
         .map(|contestant| (contestant, [f64::NAN; 2], None))
         .collect();
     for (index, depth) in DEPTHS.into_iter().enumerate() {
-        let busy = Busy::start(folder, FramePointers::Kept, depth, PRIORITY)?;
+        let busy = Busy::start(folder, FramePointers::Kept, depth)?;
         for (contestant, times, failure) in &mut results {
             match ns_a_sample(contestant, &busy, folder) {
                 Ok(time) => times[index] = time,
@@ -84,7 +85,6 @@ fn ns_a_sample(contestant: &Contestant, busy: &Busy, folder: &Path) -> Result<f6
         pid: busy.pid(),
     };
     let mut command = contestant.tool.command(&job);
-    load::before_exec(&mut command, PRIORITY);
     let before: BTreeSet<u32> = programs()?.into_keys().collect();
     let reader = thread::spawn(move || {
         thread::sleep(FIRST_READING);

@@ -36,7 +36,7 @@ impl Idle {
         while self.children.len() < count {
             let mut command = Command::new("sleep");
             command.arg("3600").stdin(Stdio::null());
-            before_exec(&mut command, 0);
+            ends_with_parent(&mut command);
             self.children.push(command.spawn().map_err(|error| process::cannot_start(&command, &error))?);
         }
         Ok(())
@@ -56,14 +56,14 @@ pub(crate) struct Busy {
 }
 
 impl Busy {
-    /// Compiles it and starts it, its work `depth` callers deep, at priority `nice`.
-    pub(crate) fn start(folder: &Path, frame_pointers: FramePointers, depth: u32, nice: i32) -> Result<Self> {
+    /// Compiles it and starts it, its work `depth` callers deep.
+    pub(crate) fn start(folder: &Path, frame_pointers: FramePointers, depth: u32) -> Result<Self> {
         let program = compile(folder, frame_pointers)?;
         let clock = folder.join("clock");
         workspace::write(&clock, [0; 8])?;
         let mut command = Command::new(&program);
         command.args(["2", &depth.to_string()]).arg(&clock).stdin(Stdio::null());
-        before_exec(&mut command, nice);
+        ends_with_parent(&mut command);
         let child = command.spawn().map_err(|error| process::cannot_start(&command, &error))?;
         Ok(Self { child: [child], clock })
     }
@@ -119,15 +119,12 @@ fn end(children: &mut [Child]) {
     }
 }
 
-/// Has the kernel end the command should this thread die before it can, and run it at priority `nice`.
-pub(crate) fn before_exec(command: &mut Command, nice: i32) {
-    // SAFETY: the closure only makes two system calls that are safe between fork and exec, and touches no memory.
+/// Has the kernel end the command should this thread die before it can.
+fn ends_with_parent(command: &mut Command) {
+    // SAFETY: the closure only makes a system call that is safe between fork and exec, and touches no memory.
     unsafe {
-        command.pre_exec(move || {
+        command.pre_exec(|| {
             libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-            if nice != 0 {
-                libc::setpriority(libc::PRIO_PROCESS, 0, nice);
-            }
             Ok(())
         });
     }

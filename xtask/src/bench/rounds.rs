@@ -61,8 +61,6 @@ pub(crate) struct Course<'a> {
     pub(crate) folder: PathBuf,
     pub(crate) seconds: u32,
     pub(crate) hertz: u32,
-    /// The priority of the tools, as of the busy process.
-    pub(crate) nice: i32,
 }
 
 impl Contestant {
@@ -112,7 +110,7 @@ impl Contestant {
         let job = self.job(course, Purpose::Clock, 1);
         tools::fresh_folder(&job.folder)?;
         course.busy.start_clock()?;
-        let ran = self.run_once(&job.borrowed(&self.program), course.nice);
+        let ran = self.run_once(&job.borrowed(&self.program));
         let stopped = course.busy.stop_clock();
         ran.and(stopped)?;
         let text = Tool::text(&job.borrowed(&self.program))?;
@@ -133,7 +131,7 @@ impl Contestant {
     fn try_cost_run(&mut self, course: &Course) -> Result<()> {
         let job = self.job(course, Purpose::Cost, course.seconds);
         tools::fresh_folder(&job.folder)?;
-        let (cost, after) = self.run_once(&job.borrowed(&self.program), course.nice)?;
+        let (cost, after) = self.run_once(&job.borrowed(&self.program))?;
         let startup_ms = if self.tool.name == tools::HOSTSCOPE {
             self.read_own_timing(&job.folder)?
         } else if self.tool.ends_by_timeout() {
@@ -150,20 +148,17 @@ impl Contestant {
     }
 
     /// The tool and its after-work.
-    fn run_once(&self, job: &Job, nice: i32) -> Result<(Cost, Option<Cost>)> {
+    fn run_once(&self, job: &Job) -> Result<(Cost, Option<Cost>)> {
         let setting = self.tool.setting();
         let _setting = setting.map(|(file, value)| Setting::set(file, value)).transpose()?;
         let limit = Duration::from_secs(u64::from(job.seconds)) + PATIENCE;
-        let mut command = self.tool.command(job);
-        load::before_exec(&mut command, nice);
         let cost = measure::run(
-            &mut command,
+            &mut self.tool.command(job),
             &job.folder.join("stdout.txt"),
             &job.folder.join("stderr.txt"),
             limit,
         )?;
         let after = self.tool.after(job).map(|mut after| {
-            load::before_exec(&mut after, nice);
             let (stdout, stderr) = (job.folder.join("after.txt"), job.folder.join("after-stderr.txt"));
             measure::run(&mut after, &stdout, &stderr, limit)
         });

@@ -1,4 +1,4 @@
-//! What is another for a while: a setting of the kernel, a mounted file system.
+//! What is another for a while: a setting of the kernel, a mounted file system, our own priority.
 
 use std::fs;
 use std::path::Path;
@@ -55,5 +55,40 @@ impl Drop for Tracefs {
         if self.mounted_here {
             let _ = process::output(Command::new("umount").arg(TRACEFS));
         }
+    }
+}
+
+/// This process and what it starts have another priority while this lives.
+pub(crate) struct Priority {
+    before: [i32; 2],
+}
+
+/// The priority of this session as a whole: with automatic grouping (`CONFIG_SCHED_AUTOGROUP`, 2.6.38) a process's own
+/// counts within its session only.
+const AUTOGROUP: &str = "/proc/self/autogroup";
+
+impl Priority {
+    /// As `nice(1)`; a system that does not allow it leaves things as they are.
+    pub(crate) fn set(nice: i32) -> Self {
+        // As in "/autogroup-84 nice 0".
+        let group = fs::read_to_string(AUTOGROUP).unwrap_or_default();
+        let group = group.rsplit(' ').next().and_then(|number| number.trim().parse().ok()).unwrap_or(0);
+        // SAFETY: takes numbers only; 0 is this process.
+        let own = unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
+        Self::apply(nice, nice);
+        Self { before: [own, group] }
+    }
+
+    fn apply(own: i32, group: i32) {
+        // SAFETY: takes numbers only; 0 is this process.
+        unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, own) };
+        let _ = fs::write(AUTOGROUP, group.to_string());
+    }
+}
+
+impl Drop for Priority {
+    fn drop(&mut self) {
+        let [own, group] = self.before;
+        Self::apply(own, group);
     }
 }
