@@ -117,7 +117,20 @@ fn the_running_kernels_names() {
 
 #[test]
 fn the_kernel_gives_the_names_that_its_table_has() {
-    let Ok(lookup) = KernelLookup::load() else { return };
+    let lookup = match KernelLookup::load() {
+        Ok(lookup) => lookup,
+        // Named among the tests that were left out, never passed in silence.
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            let line = "symbolize::the_kernel_gives_the_names_that_its_table_has: CAP_BPF is missing\n";
+            eprint!("skipped: {line}");
+            if let Some(path) = std::env::var_os("HOSTSCOPE_SKIPPED_FILE") {
+                let file = std::fs::OpenOptions::new().create(true).append(true).open(path);
+                std::io::Write::write_all(&mut file.unwrap(), line.as_bytes()).unwrap();
+            }
+            return;
+        }
+        Err(error) => panic!("the kernel cannot be asked for names: {error}"),
+    };
     let text = std::fs::read_to_string("/proc/kallsyms").unwrap();
     let starts = text.lines().filter(|line| matches!(&line[17..18], "t" | "T"));
     let starts = starts.map(|line| u64::from_str_radix(&line[..16], 16).unwrap());
