@@ -43,8 +43,14 @@ fn the_first_ctrl_c_ends_the_capture_and_writes_the_files() {
     }
 }
 
+/// Something to sample: a host on which nothing runs gives no sample at all.
+fn load() -> Workload {
+    Workload::start("many", NONE)
+}
+
 /// A capture that has ended by a first SIGINT and now waits for somebody to read its standard output.
 fn stuck_in_writing(folder: &Path) -> (std::process::Child, PathBuf) {
+    let _load = load();
     let file = folder.join("x.json");
     let mut command = hostscope(["record", "-F", "4999", "-o", "-", "-o"]);
     let mut child = command.arg(&file).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -88,6 +94,7 @@ fn a_slow_reader_gets_everything() {
 #[test]
 fn a_reader_that_leaves_is_no_error() {
     let _host = host();
+    let _load = load();
     let script =
         format!("{} record -d 300ms -F 1999 -o - | head -n 1; echo ${{PIPESTATUS[0]}}", binary().display());
     let ended = run(Command::new("bash").args(["-c", &script])).success();
@@ -97,6 +104,7 @@ fn a_reader_that_leaves_is_no_error() {
 #[test]
 fn nothing_but_results_goes_to_standard_output() {
     let _host = host();
+    let _load = load();
     let folder = tempfile::tempdir().unwrap();
     let mut command = hostscope(["record", "-d", "300ms"]);
     let ended = run(command.current_dir(folder.path())).success();
@@ -123,6 +131,7 @@ fn nothing_but_results_goes_to_standard_output() {
 #[test]
 fn quiet_is_quiet() {
     let _host = host();
+    let _load = load();
     let folder = tempfile::tempdir().unwrap();
     for arguments in [["-q", "record"], ["record", "-q"]] {
         let mut command = hostscope(arguments);
@@ -144,6 +153,7 @@ fn in_terminal(arguments: &str) -> String {
 #[test]
 fn progress_is_for_terminals() {
     let _host = host();
+    let _load = load();
     let folder = tempfile::tempdir().unwrap();
     let to = folder.path().join("x.folded");
     let shown = in_terminal(&format!("record -d 2500ms -o {}", to.display()));
