@@ -11,6 +11,7 @@ pub mod loss;
 pub mod process;
 pub mod spec;
 pub mod stack;
+pub mod unwind;
 
 use spec::{Attach, KernelVersion, ProbeSpec};
 
