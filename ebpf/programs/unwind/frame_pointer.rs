@@ -1,35 +1,39 @@
 //! The rule of the frame pointer: at rbp stand the caller's rbp and, above it, the return address.
 //!
-//! System V ABI for x86-64, 3.2.2; the outermost frame has rbp = 0 (3.4.1), which `_start` and glibc's and musl's thread
-//! entries see to.
+//! System V ABI for x86-64, 3.2.2; the outermost frame has rbp = 0 (3.4.1), which `_start`, glibc's and musl's thread
+//! entries and Go's goroutines see to.
 
 use hostscope_wire::stack::StackEnd;
 
-use super::{Memory, Registers, Step};
+use super::{Process, USER_ADDRESS_END};
 
-/// One past the highest user address with four-level page tables, which is also where five-level kernels put programs
-/// that do not ask for more.
-const USER_ADDRESS_END: u64 = 1 << 47;
+/// The caller's registers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Caller {
+    /// The return address.
+    pub pc: u64,
+    /// Its rbp.
+    pub fp: u64,
+}
 
-/// From a frame to its caller.
+/// From a frame to its caller; `fails` where rbp is used for something else.
+///
+/// A caller's frame lies above the frame that it called, but for stacks that are switched, as Go does; what leads round
+/// in a circle ends at the most frames there may be.
 #[inline(always)]
-pub fn step<M: Memory>(memory: &M, registers: Registers) -> Step {
-    let Registers { sp, fp, .. } = registers;
+pub fn caller<P: Process>(process: &P, fp: u64, fails: StackEnd) -> Result<Caller, StackEnd> {
     if fp == 0 {
-        return Step::End(StackEnd::Complete);
+        return Err(StackEnd::Complete);
     }
-    // A frame lies above the one it called: anything else is another use of the register, and would also loop.
-    if fp < sp || fp & 7 != 0 || fp >= USER_ADDRESS_END {
-        return Step::End(StackEnd::BadFramePointer);
+    if fp & 7 != 0 || fp >= USER_ADDRESS_END {
+        return Err(fails);
     }
-    let Some([caller_fp, return_address]) = memory.words(fp) else {
-        return Step::End(StackEnd::UnreadableStack);
-    };
+    let Some([caller_fp, return_address]) = process.words(fp) else { return Err(fails) };
     if return_address == 0 {
-        return Step::End(StackEnd::Complete);
+        return Err(StackEnd::Complete);
     }
     if return_address >= USER_ADDRESS_END {
-        return Step::End(StackEnd::BadFramePointer);
+        return Err(fails);
     }
-    Step::Caller(Registers { pc: return_address, sp: fp + 16, fp: caller_fp })
+    Ok(Caller { pc: return_address, fp: caller_fp })
 }
