@@ -7,6 +7,9 @@ use hostscope_wire::stack::StackEnd;
 
 use super::{Process, USER_ADDRESS_END};
 
+/// Frames this far below the one that they called are on another stack.
+const OTHER_STACK_BYTES: u64 = 64 * 1024;
+
 /// The caller's registers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Caller {
@@ -18,14 +21,15 @@ pub struct Caller {
 
 /// From a frame to its caller; `fails` where rbp is used for something else.
 ///
-/// A caller's frame lies above the frame that it called, but for stacks that are switched, as Go does; what leads round
-/// in a circle ends at the most frames there may be.
+/// A caller's frame lies above the frame that it called: anything else is another use of the register, and would also
+/// lead round in a circle. Unless the code has switched stacks, as Go does for its runtime; then it lies far away.
 #[inline(always)]
-pub fn caller<P: Process>(process: &P, fp: u64, fails: StackEnd) -> Result<Caller, StackEnd> {
+pub fn caller<P: Process>(process: &P, sp: u64, fp: u64, fails: StackEnd) -> Result<Caller, StackEnd> {
     if fp == 0 {
         return Err(StackEnd::Complete);
     }
-    if fp & 7 != 0 || fp >= USER_ADDRESS_END {
+    let is_below = fp < sp && sp - fp < OTHER_STACK_BYTES;
+    if is_below || fp & 7 != 0 || fp >= USER_ADDRESS_END {
         return Err(fails);
     }
     let Some([caller_fp, return_address]) = process.words(fp) else { return Err(fails) };

@@ -74,7 +74,7 @@ fn from_stack_pointer(cfa_offset: i32, fp: u8) -> Rule {
 /// By the frame pointer, where the caller so found lies in an executable mapping.
 #[inline(always)]
 fn by_frame_pointer<P: Process>(process: &P, walk: &mut Walk, fails: StackEnd) -> Result<(), StackEnd> {
-    let caller = frame_pointer::caller(process, walk.fp, fails)?;
+    let caller = frame_pointer::caller(process, walk.sp, walk.fp, fails)?;
     // The search makes it the walk's mapping, where the next step needs it.
     let call = caller.pc.wrapping_sub(1);
     if !mapping::holds(&walk.mapping, call) && !mapping::find(process, walk, call) {

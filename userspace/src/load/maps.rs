@@ -63,6 +63,12 @@ impl Counts {
         Ok(())
     }
 
+    /// The number of the current interval, as the kernel side knows it.
+    #[must_use]
+    pub fn interval(&self) -> u32 {
+        self.number
+    }
+
     /// Gives out everything that is left, once no program runs any more.
     ///
     /// # Errors

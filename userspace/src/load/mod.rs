@@ -363,9 +363,8 @@ impl Sizes {
             unwind_processes: (tasks * 2)
                 .clamp(UNWIND_PROCESSES_ENTRIES as usize, 1 << 17)
                 .next_power_of_two() as u32,
-            unwind_mappings: (tasks * 32)
-                .clamp(UNWIND_MAPPINGS_ENTRIES as usize, 1 << 20)
-                .next_power_of_two() as u32,
+            unwind_mappings: (tasks * 32).clamp(UNWIND_MAPPINGS_ENTRIES as usize, 1 << 20).next_power_of_two()
+                as u32,
         }
     }
 }

@@ -336,16 +336,10 @@ impl<T> Mapped<T> {
         let bytes = (len * stride).max(1);
         // SAFETY: a new mapping at an address of the kernel's choice.
         let memory = unsafe {
-            mmap(
-                std::ptr::null_mut(),
-                bytes,
-                ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::SHARED,
-                map,
-                0,
-            )?
+            mmap(std::ptr::null_mut(), bytes, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, map, 0)?
         };
-        let memory = NonNull::new(memory.cast()).ok_or_else(|| io::Error::other("mmap gave the null address"))?;
+        let memory =
+            NonNull::new(memory.cast()).ok_or_else(|| io::Error::other("mmap gave the null address"))?;
         Ok(Self { memory, len, stride })
     }
 
