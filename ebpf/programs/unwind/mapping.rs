@@ -4,8 +4,8 @@ use hostscope_wire::unwind::{MappingEntry, NO_TABLE};
 
 use super::{Process, Walk};
 
-/// Most steps of a search: a process of a million mappings.
-const MAX_STEPS: u32 = 20;
+/// Most steps of a search: the kernel allows a process 65,530 mappings (`vm.max_map_count`).
+const MAX_STEPS: u32 = 17;
 
 /// Whether `address` lies in `mapping`.
 #[inline(always)]
@@ -20,21 +20,21 @@ pub fn holds(mapping: &MappingEntry, address: u64) -> bool {
 #[inline(always)]
 pub fn find<P: Process>(process: &P, walk: &mut Walk, address: u64) -> bool {
     // The last mapping that begins at or before the address, among `count` from `low` on.
-    let mut low = walk.process.first;
-    let mut count = walk.process.count;
+    walk.forgotten.set(walk.process.first, walk.process.count);
     for _ in 0..MAX_STEPS {
+        let (low, count) = walk.forgotten.get();
         if count <= 1 {
             break;
         }
         let half = count / 2;
         let Some(entry) = process.mapping(low.wrapping_add(half)) else { return false };
         if entry.start <= address {
-            low = low.wrapping_add(half);
-            count -= half;
+            walk.forgotten.set(low.wrapping_add(half), count - half);
         } else {
-            count = half;
+            walk.forgotten.set(low, half);
         }
     }
+    let (low, count) = walk.forgotten.get();
     if count == 0 {
         return false;
     }

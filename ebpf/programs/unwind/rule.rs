@@ -57,7 +57,9 @@ pub fn apply<P: Process>(process: &P, walk: &mut Walk, rule: Rule) -> Result<(),
         let return_address = interrupted_register(walk, number);
         return to(walk, return_address, cfa, walk.fp);
     }
-    let (return_address, fp) = read_caller(process, walk, rule, cfa).ok_or(StackEnd::UnreadableStack)?;
+    let Some((return_address, fp)) = read_caller(process, walk, rule, cfa) else {
+        return Err(super::instead(walk, StackEnd::UnreadableStack));
+    };
     to(walk, return_address, cfa, fp)
 }
 
@@ -87,7 +89,7 @@ fn to(walk: &mut Walk, return_address: u64, sp: u64, fp: u64) -> Result<(), Stac
         return Err(StackEnd::Complete);
     }
     if return_address >= USER_ADDRESS_END {
-        return Err(StackEnd::UnmappedPc);
+        return Err(super::instead(walk, StackEnd::UnmappedPc));
     }
     walk.pc = return_address;
     walk.sp = sp;
@@ -99,7 +101,7 @@ fn to(walk: &mut Walk, return_address: u64, sp: u64, fp: u64) -> Result<(), Stac
 /// From the trampoline that a signal handler returns to, whose rsp points at the `ucontext_t`, to the code that the
 /// signal interrupted.
 #[inline(always)]
-pub fn to_interrupted<P: Process>(process: &P, walk: &mut Walk) -> Result<(), StackEnd> {
+fn to_interrupted<P: Process>(process: &P, walk: &mut Walk) -> Result<(), StackEnd> {
     let registers = walk.sp.wrapping_add(UCONTEXT_REGISTERS);
     if !process.read_context(registers, &mut walk.context) {
         return Err(StackEnd::UnreadableStack);

@@ -4,7 +4,7 @@ use hostscope_wire::unwind::{
     Block, PAGE_SHIFT, PAGES_PER_BLOCK, ROWS_PER_BLOCK, RULES_PER_BLOCK, Row, Rule, cfa,
 };
 
-use super::Process;
+use super::{Forgotten, Process};
 
 /// Most steps of the search over blocks: the fullest page has one row a byte, which is 4,096 blocks.
 const MAX_BLOCK_STEPS: u32 = 13;
@@ -20,7 +20,12 @@ fn word(block: &Block, index: u32) -> u32 {
 ///
 /// A look-up costs about 6 ns; there are 4 and one for each halving of the page's blocks, 8 to 10 in all.
 #[inline(always)]
-pub fn rule_at<P: Process>(process: &P, table: P::Table, offset: u64) -> Option<Rule> {
+pub fn rule_at<P: Process>(
+    process: &P,
+    table: P::Table,
+    offset: u64,
+    search: &mut Forgotten,
+) -> Option<Rule> {
     // Word by word as in `TableHeader`.
     let header = process.block(table, 0)?;
     let (first_page, pages, pages_at) = (word(header, 1), word(header, 2), word(header, 3));
@@ -35,7 +40,7 @@ pub fn rule_at<P: Process>(process: &P, table: P::Table, offset: u64) -> Option<
     let slot = (page % PAGES_PER_BLOCK) * 2;
     let (first_row, rows) = (word(index, slot), word(index, slot + 1));
 
-    let row = row_at(process, table, rows_at, first_row, rows, (offset & 0xffff) as u32)?;
+    let row = row_at(process, table, rows_at, (first_row, rows), (offset & 0xffff) as u32, search)?;
     let number = row.rule();
     let rules = process.block(table, rules_at.wrapping_add(number / RULES_PER_BLOCK))?;
     let slot = (number % RULES_PER_BLOCK) * 2;
@@ -51,14 +56,15 @@ fn row_at<P: Process>(
     process: &P,
     table: P::Table,
     rows_at: u32,
-    first_row: u32,
-    rows: u32,
+    (first_row, rows): (u32, u32),
     offset: u32,
+    search: &mut Forgotten,
 ) -> Option<Row> {
     let last_row = first_row.wrapping_add(rows).wrapping_sub(1);
-    let mut low = first_row / ROWS_PER_BLOCK;
-    let mut count = (last_row / ROWS_PER_BLOCK).wrapping_sub(low).wrapping_add(1);
+    let low = first_row / ROWS_PER_BLOCK;
+    search.set(low, (last_row / ROWS_PER_BLOCK).wrapping_sub(low).wrapping_add(1));
     for _ in 0..MAX_BLOCK_STEPS {
+        let (low, count) = search.get();
         if count <= 1 {
             break;
         }
@@ -66,25 +72,27 @@ fn row_at<P: Process>(
         // Any block but the first begins with a row of this page.
         let block = process.block(table, rows_at.wrapping_add(low).wrapping_add(half))?;
         if Row(word(block, 0)).offset() <= offset {
-            low = low.wrapping_add(half);
-            count -= half;
+            search.set(low.wrapping_add(half), count - half);
         } else {
-            count = half;
+            search.set(low, half);
         }
     }
+    let (low, _) = search.get();
     let block = process.block(table, rows_at.wrapping_add(low))?;
     // Rows of this block that are of this page: from `first` to `last`.
     let begin = low.wrapping_mul(ROWS_PER_BLOCK);
-    let mut first = if first_row > begin { first_row - begin } else { 0 };
-    let last = last_row.wrapping_sub(begin);
+    let first = if first_row > begin { first_row - begin } else { 0 };
+    search.set(first, last_row.wrapping_sub(begin));
     let mut half = ROWS_PER_BLOCK / 2;
     while half > 0 {
-        let candidate = first + half;
+        let (first, last) = search.get();
+        let candidate = first.wrapping_add(half);
         let in_page = candidate <= last && candidate < ROWS_PER_BLOCK;
         if in_page && Row(word(block, candidate)).offset() <= offset {
-            first = candidate;
+            search.set(candidate, last);
         }
         half /= 2;
     }
+    let (first, _) = search.get();
     Some(Row(word(block, first)))
 }
