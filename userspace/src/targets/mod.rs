@@ -6,6 +6,7 @@
 pub mod elf;
 pub mod files;
 pub mod proc_fs;
+pub mod unwind;
 
 use std::collections::{HashMap, VecDeque};
 use std::fs::File;
