@@ -16,7 +16,7 @@ use hostscope_wire::unwind::{MappingEntry, NO_TABLE};
 use super::Processes;
 use super::elf::{BuildId, ElfFile};
 use super::files::{FileId, FileKind, Files};
-use super::unwind::{self, Table, TableCache, UnwindError};
+use super::unwind::{self, Table, UnwindError};
 use super::vdso;
 use crate::config::UnwindSettings;
 use crate::load::unwind::{KernelTable, UnwindMappings, UnwindTables};
@@ -328,7 +328,7 @@ impl Worker {
             tracing::debug!(file = %request.name.display(), "no kernel memory for an unwind table: {error}");
             State::GivenUp
         })?;
-        let size = Size { memory_bytes: made.memory_bytes, source_bytes: table.source_bytes() };
+        let size = Size { memory_bytes: made.memory_bytes, source_bytes: u64::from(table.source_bytes()) };
         self.loaded.insert(request.number, size);
         self.shared.lock().figures.from_cache += usize::from(is_cached);
         Ok(made)
@@ -417,4 +417,15 @@ impl Source {
             Self::Memory(image) => unwind::compile(image),
         }
     }
+}
+
+struct TableCache;
+impl TableCache {
+    fn open(_: &std::path::Path) -> std::io::Result<Self> {
+        Err(std::io::Error::other("stub"))
+    }
+    fn get(&mut self, _: &BuildId) -> Option<Result<Table, UnwindError>> {
+        None
+    }
+    fn put(&mut self, _: &BuildId, _: &Result<Table, UnwindError>) {}
 }
