@@ -34,6 +34,8 @@ pub fn apply<P: Process>(process: &P, walk: &mut Walk, rule: Rule) -> Result<(),
     }
     let base = match rule.register() {
         register::SP => walk.sp,
+        // The outermost frame of code with frame pointers (System V ABI for x86-64, 3.4.1).
+        register::FP if walk.fp == 0 => return Err(StackEnd::Complete),
         register::FP => walk.fp,
         _ if walk.interrupted == 0 => return Err(StackEnd::BadRule),
         other => interrupted_register(walk, other),
