@@ -109,7 +109,7 @@ pub(crate) fn measure(all: &[Contestant], folder: &Path, plan: &Plan) -> Section
 }
 
 fn watch(workload: &Workload, tools: &[&Contestant], folder: &Path) -> Result<Vec<Result<Counted>>> {
-    let running = workload.start()?;
+    let mut running = workload.start()?;
     thread::sleep(WARM_UP);
     let mut pids: BTreeSet<u32> = running.pids().into_iter().collect();
     let folder = folder.join("completeness").join(workload.name);
@@ -120,6 +120,7 @@ fn watch(workload: &Workload, tools: &[&Contestant], folder: &Path) -> Result<Ve
         threads.into_iter().map(|thread| thread.join().unwrap_or_else(died)).collect()
     });
     pids.extend(running.pids());
+    running.check()?;
     drop(running);
     let judge = |(tool, stacks): (&&Contestant, Result<Vec<UserStack>>)| {
         let mut stacks = stacks?;

@@ -20,11 +20,11 @@ const SECONDS: u32 = 5;
 
 /// The programs, how many of each, and what makes them wait.
 const PROGRAMS: &[(&str, usize, &[&str])] = &[
-    ("/usr/bin/python3", 60, &["-c", "import ssl, sqlite3, ctypes, lzma, decimal, time; time.sleep(3600)"]),
-    ("node", 25, &["-e", "setTimeout(() => {}, 3600000)"]),
-    ("perl", 65, &["-MPOSIX", "-MSocket", "-MStorable", "-e", "sleep 3600"]),
-    ("bash", 50, &["-c", "read line; true"]),
-    ("sleep", 50, &["3600"]),
+    ("/usr/bin/python3", 70, &["-c", "import ssl, sqlite3, ctypes, lzma, decimal, time; time.sleep(3600)"]),
+    ("node", 30, &["-e", "setTimeout(() => {}, 3600000)"]),
+    ("perl", 80, &["-MPOSIX", "-MSocket", "-MStorable", "-e", "sleep 3600"]),
+    ("bash", 60, &["-c", "read line; true"]),
+    ("sleep", 60, &["3600"]),
 ];
 
 /// Until they have loaded their libraries and sleep.

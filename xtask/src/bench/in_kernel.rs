@@ -209,8 +209,12 @@ fn bars(run_times: &[(&Contestant, Result<RunTime>)]) -> Vec<Bar> {
     let Some(ours) = ours else { return Vec::new() };
     let walked = ours.frames[0] >= FRAMES;
     let bar = |what: &str, value: f64, limit: f64, decimals: usize| {
-        let mut bar = Bar::at_most(what, &[value].into_iter().collect(), limit, decimals);
-        bar.met = bar.met.filter(|_| walked);
+        let figures = [value].into_iter().filter(|value| value.is_finite()).collect();
+        let mut bar = Bar::at_most(what, &figures, limit, decimals);
+        if !walked {
+            bar.met = None;
+            let _ = write!(bar.measured, ", but it walked {:.1} frames only", ours.frames[0]);
+        }
         bar
     };
     vec![

@@ -291,9 +291,10 @@ fn perf_record_with(job: &Job, call_graph: &[&str]) -> Command {
 
 fn perf_script(job: &Job) -> Command {
     let mut command = job.command();
-    command.args(["script", "-i"]).arg(job.file("perf.data"));
+    // As the others by default: with inlined functions one program with debug information takes it minutes.
+    command.args(["script", "--no-inline", "-i"]).arg(job.file("perf.data"));
     if job.purpose == Purpose::Stacks {
-        command.args(["--no-inline", "-F", "pid,ip,sym,dso"]);
+        command.args(["-F", "pid,ip,sym,dso"]);
     }
     command
 }

@@ -41,7 +41,7 @@ const GRACE: Duration = Duration::from_secs(3);
 
 /// More work than can be done meanwhile, for clients that want a number of seconds or of requests.
 const SECONDS: &str = "3600";
-const REQUESTS: &str = "1000000000";
+const REQUESTS: &str = "10000000";
 
 /// A workload's processes; they end, and their folder goes, when this is dropped.
 pub(crate) struct Running {
@@ -100,17 +100,25 @@ impl Running {
         self.spawn(&mut Command::new(program))
     }
 
+    /// A failure where one of the processes that never end by themselves has ended.
+    pub(crate) fn check(&mut self) -> Result<()> {
+        if !self.children.iter_mut().any(|child| matches!(child.try_wait(), Ok(Some(_)))) {
+            return Ok(());
+        }
+        let said = workspace::read_bytes(&self.folder.join("stderr.txt")).unwrap_or_default();
+        let said = String::from_utf8_lossy(&said).trim().to_owned();
+        Err(Failure::new(format!("a process has ended; it said: {said}"), "see xtask/src/bench/workloads.rs"))
+    }
+
     /// Waits until `answers`, unless a process ends before.
     fn wait_until(&mut self, answers: impl Fn() -> bool) -> Result<()> {
         let began = Instant::now();
         while !answers() {
-            let ended = self.children.iter_mut().any(|child| matches!(child.try_wait(), Ok(Some(_))));
-            if ended || began.elapsed() > PATIENCE {
-                let said = workspace::read_bytes(&self.folder.join("stderr.txt")).unwrap_or_default();
-                let said = String::from_utf8_lossy(&said).trim().to_owned();
+            self.check()?;
+            if began.elapsed() > PATIENCE {
                 return Err(Failure::new(
-                    format!("the server does not answer; it said: {said}"),
-                    "try it by hand",
+                    format!("no answer within {PATIENCE:?}"),
+                    "see xtask/src/bench/workloads.rs",
                 ));
             }
             thread::sleep(Duration::from_millis(20));
