@@ -161,7 +161,7 @@ impl Comparison<'_> {
         ];
         let none = Figures::default();
         let cold = cpu(tools::HOSTSCOPE_COLD).unwrap_or(&none);
-        for (own, when, factor) in [(own_cpu, "", 1.0), (cold, ", cold and twice", 2.0)] {
+        for (own, when, factor) in [(own_cpu, "", 1.0), (cold, ", twice as the cache is cold", 2.0)] {
             bars.push(Bar::at_most(
                 format!("own CPU at most half of profile-bee --dwarf's{when}, s"),
                 own,
