@@ -101,7 +101,7 @@ impl Session {
         let tables = kernel.unwind_tables.take().ok_or_else(|| {
             Error::failed("the unwind tables are in use", "this is a fault of hostscope: report it")
         })?;
-        let mut tables = Tables::new(tables, &settings.unwind);
+        let mut tables = Tables::new(tables, &settings.unwind, began);
         let mut command = None;
         let alive = match &settings.target {
             Target::Host | Target::Cgroup(_) => {

@@ -58,7 +58,7 @@ pub struct TableFigures {
     pub memory_bytes: u64,
     /// Bytes of unwind information that they were made from.
     pub source_bytes: u64,
-    /// From the first request to the moment when nothing was waiting any more.
+    /// From the beginning to the moment when nothing was waiting any more.
     pub ready_after: Option<Duration>,
 }
 
@@ -116,9 +116,9 @@ pub struct Tables {
 }
 
 impl Tables {
-    /// Starts the thread.
+    /// Starts the thread. `began` is when the program did, for the time after which everything was ready.
     #[must_use]
-    pub fn new(tables: UnwindTables, settings: &UnwindSettings) -> Self {
+    pub fn new(tables: UnwindTables, settings: &UnwindSettings, began: Instant) -> Self {
         let (requests, receiver) = channel();
         let shared = Arc::new(Shared::default());
         let capacity = tables.capacity();
@@ -128,6 +128,7 @@ impl Tables {
             memory_limit: settings.memory_bytes,
             shared: Arc::clone(&shared),
             loaded: HashMap::new(),
+            began,
         };
         let thread = std::thread::Builder::new().name("unwind-tables".into());
         if let Err(error) = thread.spawn(move || worker.run(&receiver)) {
@@ -262,6 +263,7 @@ struct Worker {
     shared: Arc<Shared>,
     /// Kernel memory and source of each table that is loaded.
     loaded: HashMap<u32, Size>,
+    began: Instant,
 }
 
 #[derive(Clone, Copy)]
@@ -272,7 +274,6 @@ struct Size {
 
 impl Worker {
     fn run(mut self, requests: &Receiver<Request>) {
-        let began = Instant::now();
         let mut waiting: Vec<Request> = Vec::new();
         while let Ok(first) = requests.recv() {
             waiting.push(first);
@@ -285,15 +286,15 @@ impl Worker {
                 let number = request.number;
                 match self.make(&request) {
                     Ok(table) => ready.push((number, table)),
-                    Err(state) => self.settle(&[number], state, began),
+                    Err(state) => self.settle(&[number], state),
                 }
                 if committed.elapsed() > COMMIT_AFTER {
-                    self.commit(&mut ready, began);
+                    self.commit(&mut ready);
                     committed = Instant::now();
                     waiting.extend(requests.try_iter());
                 }
             }
-            self.commit(&mut ready, began);
+            self.commit(&mut ready);
         }
     }
 
@@ -356,7 +357,7 @@ impl Worker {
         true
     }
 
-    fn commit(&mut self, ready: &mut Vec<(u32, KernelTable)>, began: Instant) {
+    fn commit(&mut self, ready: &mut Vec<(u32, KernelTable)>) {
         if ready.is_empty() {
             return;
         }
@@ -371,10 +372,10 @@ impl Worker {
         if state != State::Loaded {
             self.loaded.retain(|number, _| !numbers.contains(number));
         }
-        self.settle(&numbers, state, began);
+        self.settle(&numbers, state);
     }
 
-    fn settle(&self, numbers: &[u32], state: State, began: Instant) {
+    fn settle(&self, numbers: &[u32], state: State) {
         let mut progress = self.shared.lock();
         for &number in numbers {
             progress.states[number as usize] = state;
@@ -387,9 +388,9 @@ impl Worker {
         progress.figures.given_up += if state == State::GivenUp { numbers.len() as u64 } else { 0 };
         progress.figures.absent += if state == State::Absent { numbers.len() } else { 0 };
         if progress.pending == 0 && progress.figures.ready_after.is_none() {
-            progress.figures.ready_after = Some(began.elapsed());
+            progress.figures.ready_after = Some(self.began.elapsed());
             tracing::info!(
-                elapsed_ms = began.elapsed().as_millis() as u64,
+                elapsed_ms = self.began.elapsed().as_millis() as u64,
                 files = progress.figures.loaded,
                 from_cache = progress.figures.from_cache,
                 absent = progress.figures.absent,
