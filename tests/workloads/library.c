@@ -27,7 +27,7 @@ NOINLINE long sort(void) {
 
 NOINLINE long print(void) {
     char text[400];
-    return kept(snprintf(text, sizeof text, "%d %s %.17g %#lx %Lf", dice(1000), "word", dice(1000) / 7.0, kept(7), 1e300L));
+    return kept(snprintf(text, sizeof text, "%d %s %#lx %-20s %5c", dice(1000), "word", kept(7), "left", 65));
 }
 
 NOINLINE long allocate(void) {

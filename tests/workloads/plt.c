@@ -9,7 +9,7 @@
 NOINLINE long call_library(int number) {
     long sum = 0;
     for (int i = 0; i < 1000; i++)
-        sum += abs(number) + ffs(number) + labs(number) + ffsl(number);
+        sum += abs(kept(number)) + ffs(kept(number)) + labs(kept(number)) + ffsl(kept(number));
     return sum;
 }
 
@@ -33,7 +33,7 @@ INLINE void remember_slots(void) {
 NOINLINE long look_up(int number) {
     for (int i = 0; i < slots; i++)
         _GLOBAL_OFFSET_TABLE_[3 + i] = unbound[i];
-    return abs(number) + ffs(number) + labs(number) + ffsl(number);
+    return abs(kept(number)) + ffs(kept(number)) + labs(kept(number)) + ffsl(kept(number));
 }
 
 NOINLINE void run_resolved(void) { FOR_EVER(kept(look_up(dice(1000)))) }

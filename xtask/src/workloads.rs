@@ -1,4 +1,5 @@
-//! Builds the programs that the tests watch: each `tests/workloads/*.c`, `.cpp` and `.rs` into an executable of its name.
+//! Builds the programs that the tests watch: each `tests/workloads/*.c`, `.cpp`, `.rs` and `.go` into an executable of
+//! its name.
 //!
 //! A comment `// flags: …` among the first lines of a file gives compiler flags of its own.
 
@@ -47,11 +48,13 @@ fn compiler(source: &Path, linking: Linking) -> Option<Command> {
         "c" => ("gcc", &["-g", "-pthread"], "-static"),
         "cpp" => ("g++", &["-g", "-pthread"], "-static"),
         "rs" => ("rustc", &["--edition=2024", "-g"], "-Ctarget-feature=+crt-static"),
+        // Static by itself.
+        "go" => ("go", &["build"], ""),
         _ => return None,
     };
     let mut command = Command::new(program);
     command.args(flags);
-    if linking == Linking::Static {
+    if linking == Linking::Static && !static_flag.is_empty() {
         command.arg(static_flag);
     }
     Some(command)
