@@ -15,7 +15,7 @@ use hostscope_tests::stacks::{Stack, of_process, percent, stacks, text, total};
 use hostscope_tests::workload::{self, Workload};
 use hostscope_wire::limits::MAX_USER_FRAMES;
 
-/// Samples of one case: about two thousand where a CPU is free.
+/// Of one case: about two thousand samples where a CPU is free.
 const CAPTURE: [&str; 4] = ["-d", "2s", "-F", "999"];
 
 /// The least share, in percent, of samples whose stack is whole, and of those whose callers are exact.
@@ -23,7 +23,8 @@ const NEARLY_ALL: f64 = 99.0;
 
 fn watch(workload: &Workload) -> Recorded {
     let recorded = record(CAPTURE.into_iter().chain(["-p", &workload.pid_text()]));
-    assert!(total(&of_process(&recorded.profile, workload.pid())) > 200, "{}", recorded.ended.stderr);
+    // In processes of its own, too.
+    assert!(total(&stacks(&recorded.profile)) > 100, "{}", recorded.ended.stderr);
     recorded
 }
 
@@ -149,7 +150,7 @@ fn exceptions_and_virtual_methods() {
             (30.0, "~ < descend+ < attempt < run_throw < main < ~ < _start"),
             (1.0, "burn < attempt < run_throw < main < ~ < _start"),
             (0.0, "~ < attempt < run_throw < main < ~ < _start"),
-            (0.0, "[] < descend+ < attempt < run_throw < main < ~ < _start"),
+            (0.0, "@plt < descend+ < attempt < run_throw < main < ~ < _start"),
         ],
     );
     check(
@@ -185,7 +186,7 @@ fn through_the_c_library_and_back() {
 #[test]
 fn code_that_the_kernel_maps() {
     let _host = host();
-    let stub = "clock_gettime@plt|[] < ask_time < run_ask_time < main < ~ < _start";
+    let stub = "@plt < ask_time < run_ask_time < main < ~ < _start";
     check("library", "clock", &[(50.0, "~ < ask_time < run_ask_time < main < ~ < _start"), (0.0, stub)]);
     let workload = Workload::start("library", ["clock"]);
     let recorded = watch(&workload);
@@ -226,7 +227,6 @@ fn children_on_their_parents_stack_or_on_their_own() {
         let with_stack: Vec<_> = all.iter().filter(|stack| stack.end != "no_user_stack").cloned().collect();
         Chains::new(&["children"], patterns).assert(&with_stack, least);
     };
-    let stub = "[]|vfork@plt|fork@plt|waitpid@plt|_exit@plt|posix_spawn@plt|snprintf@plt";
     for case in ["vfork", "fork"] {
         let started = format!("start_by_{case} < run_{case} < main < ~ < _start");
         children(
@@ -235,7 +235,7 @@ fn children_on_their_parents_stack_or_on_their_own() {
                 (20.0, &format!("burn < child < {started}")),
                 // The kernel makes or ends a process.
                 (0.1, &format!("~ < {started}")),
-                (0.0, &format!("{stub} < {started}")),
+                (0.0, &format!("@plt < {started}")),
             ],
             NEARLY_ALL,
         );
@@ -246,7 +246,7 @@ fn children_on_their_parents_stack_or_on_their_own() {
         &[
             (70.0, "burn < child < main < ~ < _start"),
             (0.0, &format!("~ < {started}")),
-            (0.0, &format!("{stub} < {started}")),
+            (0.0, &format!("@plt < {started}")),
             // The loader at its work, and the C library between vfork and exec.
             (0.0, "~ < _start?"),
         ],
@@ -272,8 +272,8 @@ fn stacks_that_a_program_makes_for_itself() {
         &[
             (20.0, "burn < generate < ~?"),
             (20.0, "burn < run_coroutine < main < ~ < _start"),
-            (0.0, "~|[]|swapcontext@plt < generate < ~?"),
-            (0.0, "~|[]|swapcontext@plt < run_coroutine < main < ~ < _start"),
+            (0.0, "~|@plt < generate < ~?"),
+            (0.0, "~|@plt < run_coroutine < main < ~ < _start"),
         ],
     )
     .assert(&all, NEARLY_ALL);
@@ -290,7 +290,7 @@ fn stacks_that_a_program_makes_for_itself() {
 #[test]
 fn stubs_of_procedure_linkage_tables() {
     let _host = host();
-    let stub = "[]|abs@plt|labs@plt|ffs@plt|ffsl@plt < call_library < run_bound < main < ~ < _start";
+    let stub = "@plt < call_library < run_bound < main < ~ < _start";
     for name in ["plt", "plt_now", "plt_ibt"] {
         check(
             name,
@@ -303,7 +303,7 @@ fn stubs_of_procedure_linkage_tables() {
         );
     }
     for name in ["plt", "plt_ibt"] {
-        let stub = "[]|abs@plt|labs@plt|ffs@plt|ffsl@plt < look_up < run_resolved < main < ~ < _start";
+        let stub = "@plt < look_up < run_resolved < main < ~ < _start";
         check(
             name,
             "resolved",

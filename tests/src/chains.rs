@@ -2,8 +2,8 @@
 //!
 //! A pattern is written as chains are shown, leaf first: `burn < step? < run+ < main < ~ < _start`. A name stands for one
 //! frame; with `?` for one or none, with `+` for one or more; `a|b` is either. `~` is one or more frames that are not the
-//! workload's own: libraries, the loader, the vDSO, a language's runtime. `[]` is an own frame without a name, as in the
-//! stubs of a procedure linkage table.
+//! workload's own: libraries, the loader, the vDSO, a language's runtime. `@plt` is a stub of the
+//! workload's procedure linkage table, which has a name (`malloc@plt`) or none.
 
 use hostscope::profile::FrameKind;
 
@@ -11,8 +11,8 @@ use crate::stacks::{Frame, Stack, percent, text};
 
 /// Frames that are not the workload's own.
 const FOREIGN: &str = "~";
-/// An own frame without a name.
-const NAMELESS: &str = "[]";
+/// A stub of the workload's procedure linkage table.
+const STUB: &str = "@plt";
 
 /// A part of a pattern.
 #[derive(Debug)]
@@ -69,11 +69,11 @@ impl<'a> Chains<'a> {
             self.patterns.iter().flat_map(|(.., parts)| parts).any(|part| part.names.contains(&name))
         };
         let is_own = frame.file.rsplit('/').next().is_some_and(|file| self.files.contains(&file));
-        if in_patterns(frame.name) && (is_own || frame.file.is_empty() || frame.name == "[anon]") {
+        if in_patterns(frame.name) && (is_own || frame.name == "[anon]") {
             frame.name
-        } else if is_own && frame.name.starts_with('[') {
-            NAMELESS
-        } else if !frame.file.is_empty() && (!is_own || (self.is_runtime)(frame.name)) {
+        } else if is_own && (frame.name.starts_with('[') || frame.name.ends_with(STUB)) {
+            STUB
+        } else if (is_own && (self.is_runtime)(frame.name)) || (!is_own && is_library(frame.file)) {
             FOREIGN
         } else {
             frame.name
@@ -97,7 +97,7 @@ impl<'a> Chains<'a> {
             assert!(whole >= *share, "{whole:.2}% have the chain {pattern}:\n{}", self.text(stacks));
         }
         let is_known = |name: &&str| {
-            [FOREIGN, NAMELESS].contains(name)
+            [FOREIGN, STUB].contains(name)
                 || self.patterns.iter().flat_map(|(.., parts)| parts).any(|part| part.names.contains(name))
         };
         for stack in stacks {
@@ -124,6 +124,11 @@ impl<'a> Chains<'a> {
         let (exact, other): (Vec<_>, Vec<_>) = stacks.iter().cloned().partition(is_exact);
         format!("without an exact chain:\n{}\nwith one:\n{}", text(&other), text(&exact))
     }
+}
+
+/// Whether code may be expected there: in a file, or in what the kernel maps into every process.
+fn is_library(file: &str) -> bool {
+    file.starts_with('/') || file == "[vdso]"
 }
 
 /// Whether `names` are a pattern's from its first part to its last.

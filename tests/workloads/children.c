@@ -42,13 +42,15 @@ NOINLINE long start_by_fork(unsigned units) {
     return kept(status);
 }
 
+static char *program;
+
 NOINLINE long start_by_spawn(unsigned units) {
     char text[16];
     int status = 0;
     snprintf(text, sizeof text, "%u", units);
-    char *arguments[] = {"children", "child", text, NULL};
+    char *arguments[] = {program, "child", text, NULL};
     pid_t pid;
-    posix_spawn(&pid, "/proc/self/exe", NULL, NULL, arguments, environ);
+    posix_spawn(&pid, program, NULL, NULL, arguments, environ);
     waitpid(pid, &status, 0);
     return kept(status);
 }
@@ -61,6 +63,7 @@ NOINLINE void run_spawn(void) { FOR_EVER(kept(start_by_spawn(1000 + dice(2000)))
 
 int main(int argc, char **argv) {
     end_some_day();
+    program = argv[0];
     const char *name = argc > 1 ? argv[1] : "vfork";
     if (strcmp(name, "vfork") == 0)
         run_vfork();

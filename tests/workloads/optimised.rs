@@ -61,7 +61,7 @@ fn main() {
     let panics = std::env::args().nth(1).is_some_and(|case| case == "panics");
     panic::set_hook(Box::new(|_| {}));
     let factor = black_box(2);
-    let boxed = move |units| black_box(burn(units * factor)) + factor;
+    let boxed: Box<dyn Fn(u64) -> u64> = black_box(Box::new(move |units| burn(units * factor) + factor));
     let mut state = 1_u64;
     let began = Instant::now();
     // A workload whose test has died must not burn for ever.
