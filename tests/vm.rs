@@ -11,6 +11,7 @@
 use std::fs;
 use std::time::Duration;
 
+use hostscope_tests::chains::{Chains, assert_end};
 use hostscope_tests::host::{host, online_cpus};
 use hostscope_tests::program::{Recording, hostscope, record, run};
 use hostscope_tests::records::{Records, Watch};
@@ -84,6 +85,41 @@ fn stacks_under_system_calls_go_from_the_kernel_to_the_caller() {
         assert!(percent(&all, |stack| stack.has(function)) > 10.0, "{function}:\n{}", text(&all));
         assert!(percent(&own, |stack| whole(stack, call, function)) > 90.0, "{function}:\n{}", text(&own));
     }
+}
+
+/// Runs a case of a workload (see `unwinding.rs`): its stacks must be whole, with this chain.
+#[track_caller]
+fn check_chain(name: &str, case: &str, chain: &str, share: f64) {
+    let workload = Workload::start(name, [case]);
+    let recorded = record(["-d", "3s", "-F", "99", "-p", &workload.pid_text()]);
+    let all = of_process(&recorded.profile, workload.pid());
+    assert!(count(&all, |_| true) > 50, "{}", text(&all));
+    // A few of some two hundred.
+    assert_end(&all, "complete", 98.0);
+    // Static executables hold the C library, too.
+    Chains::new(&[name], &[(share, chain)]).with_runtime(|_| true).assert(&all, 98.0);
+}
+
+#[test]
+fn stacks_without_frame_pointers_are_whole() {
+    let _host = host();
+    let four = "sized < crowded < buffered < plain";
+    let descent = format!("burn < {}", [four; 10].join(" < "));
+    check_chain("frames", "deep", &format!("{descent} < run_deep < main < ~ < _start"), 80.0);
+    check_chain("frames", "thread", &format!("{descent} < run_deep < thread < ~"), 80.0);
+    let throwing = "burn? < Guard::~Guard? < ~? < descend+ < attempt < run_throw < main < ~ < _start";
+    check_chain("thrower", "throw", throwing, 50.0);
+    check_chain("aligned", "sized", "burn < sized < run_sized < main < ~ < _start", 50.0);
+    check_chain("aligned", "jumper", "burn < jumper|sized < run_jumper < main < ~ < _start", 50.0);
+}
+
+#[test]
+fn signal_handlers_lead_to_what_they_interrupted() {
+    let _host = host();
+    let interrupted = "leaf? < step? < run < main < ~ < _start";
+    check_chain("signals", "apart", &format!("burn < handle < ~ < {interrupted}"), 5.0);
+    let nested = format!("burn < handle < ~ < handle_first < ~ < {interrupted}");
+    check_chain("signals", "nested", &nested, 5.0);
 }
 
 #[test]

@@ -2,8 +2,9 @@
 //!
 //! # Layout
 //! `host`: one test at a time, and only where it can run. `program`: hostscope itself, run as a user runs it.
-//! `workload`: the programs in `tests/workloads`, whose split of CPU time is known by construction. `stacks`: what a
-//! profile says of them. `records`: what the kernel side tells, counted, without the program around it.
+//! `workload`: the programs in `tests/workloads`, whose split of CPU time and callers are known by construction. `stacks`:
+//! what a profile says of them. `chains`: the callers that a test demands. `records`: what the kernel side tells,
+//! counted, without the program around it.
 //!
 //! A test that cannot run fails and names the mend, or says by [`skip!`] what the environment truly lacks; none passes
 //! silently.
@@ -15,6 +16,7 @@
     reason = "a test fails by panicking"
 )]
 
+pub mod chains;
 pub mod host;
 pub mod program;
 pub mod records;

@@ -53,6 +53,7 @@ fn build(source: &Path, output: &Path) {
         Some("c") => ("gcc", &["-g", "-pthread"]),
         Some("cpp") => ("g++", &["-g", "-pthread"]),
         Some("rs") => ("rustc", &["--edition=2024", "-g"]),
+        Some("go") => ("go", &["build"]),
         _ => return,
     };
     let text = fs::read_to_string(source).expect("a source file");

@@ -5,12 +5,6 @@
 
 static char buffer[2 * 1024 * 1024];
 
-INLINE long system_call(long number, long a, long b, long c) {
-    long result;
-    __asm__ volatile("syscall" : "=a"(result) : "a"(number), "D"(a), "S"(b), "d"(c) : "rcx", "r11", "memory");
-    return result;
-}
-
 NOINLINE void read_zeros(int fd) { system_call(SYS_read, fd, (long)buffer, sizeof buffer); }
 
 NOINLINE void fill_random(void) { system_call(SYS_getrandom, (long)buffer, sizeof buffer / 32, 0); }

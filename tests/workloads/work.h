@@ -23,12 +23,34 @@ INLINE void burn_inline(long iterations) {
         __asm__ volatile("" : "+r"(i));
 }
 
+// Passes a number on by an instruction of its own: as the last thing in a function, it keeps a call from becoming a jump.
+INLINE long kept(long number) {
+    __asm__ volatile("" : "+r"(number));
+    return number;
+}
+
+// Uses what lies at an address, so that it is kept there.
+#define USE(address) __asm__ volatile("" : : "r"(address) : "memory")
+
+#define FOR_EVER(work) \
+    for (long sum = 0;;) { \
+        sum += work; \
+        USE(&sum); \
+    }
+
 // The next of a fixed sequence of numbers that look random (PCG's multiplier and increment). Work whose order is
 // regular would run in step with the sampling, which then meets the same part of it again and again.
 INLINE unsigned dice(unsigned sides) {
     static unsigned long state = 1;
     state = state * 6364136223846793005UL + 1442695040888963407UL;
     return (state >> 33) % sides;
+}
+
+// By an instruction of its own, where the C library's wrapper would be in the way.
+INLINE long system_call(long number, long a, long b, long c) {
+    long result;
+    __asm__ volatile("syscall" : "=a"(result) : "a"(number), "D"(a), "S"(b), "d"(c) : "rcx", "r11", "memory");
+    return result;
 }
 
 INLINE long clock_ns(clockid_t clock) {

@@ -1,4 +1,5 @@
-//! Builds the programs that the tests watch: each `tests/workloads/*.c`, `.cpp` and `.rs` into an executable of its name.
+//! Builds the programs that the tests watch: each `tests/workloads/*.c`, `.cpp`, `.rs` and `.go` into an executable of
+//! its name.
 //!
 //! A comment `// flags: …` among the first lines of a file gives compiler flags of its own.
 
@@ -27,12 +28,16 @@ pub(crate) fn build(linking: Linking, folder: &Path) -> Result<Vec<PathBuf>> {
     let files = if sources.is_dir() { workspace::files(&sources)? } else { Vec::new() };
     let mut built = Vec::new();
     for source in files.iter().filter(|file| file.parent() == Some(&sources)) {
-        let Some(mut compiler) = compiler(source, linking) else { continue };
+        let Some((mut compiler, static_flag)) = compiler(source) else { continue };
         let executable = folder.join(source.file_stem().unwrap_or_default());
         let text = workspace::read(source)?;
         // Without a dynamic loader nothing could load a library.
         if linking == Linking::Static && flags(&text).any(|flag| flag == "-shared") {
             continue;
+        }
+        // Some are static anyhow, in a way of their own.
+        if linking == Linking::Static && !flags(&text).any(|flag| flag.starts_with("-static")) {
+            compiler.args(static_flag);
         }
         compiler.args(flags(&text)).arg("-o").arg(&executable).arg(source);
         process::run(&mut compiler, &format!("mend {}", workspace::relative(source)))?;
@@ -41,20 +46,19 @@ pub(crate) fn build(linking: Linking, folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(built)
 }
 
-/// The compiler for a source file, or nothing where the file is not one.
-fn compiler(source: &Path, linking: Linking) -> Option<Command> {
+/// The compiler for a source file and its flag for static executables, or nothing where the file is not one.
+fn compiler(source: &Path) -> Option<(Command, Option<&'static str>)> {
     let (program, flags, static_flag): (_, &[&str], _) = match source.extension()?.to_str()? {
-        "c" => ("gcc", &["-g", "-pthread"], "-static"),
-        "cpp" => ("g++", &["-g", "-pthread"], "-static"),
-        "rs" => ("rustc", &["--edition=2024", "-g"], "-Ctarget-feature=+crt-static"),
+        "c" => ("gcc", &["-g", "-pthread"], Some("-static")),
+        "cpp" => ("g++", &["-g", "-pthread"], Some("-static")),
+        "rs" => ("rustc", &["--edition=2024", "-g"], Some("-Ctarget-feature=+crt-static")),
+        // Without C, they are static by themselves.
+        "go" => ("go", &["build"], None),
         _ => return None,
     };
     let mut command = Command::new(program);
     command.args(flags);
-    if linking == Linking::Static {
-        command.arg(static_flag);
-    }
-    Some(command)
+    Some((command, static_flag))
 }
 
 fn flags(text: &str) -> impl Iterator<Item = &str> {
