@@ -44,7 +44,11 @@ pub(crate) const NEEDS: &[Need] = &[
         by: For::Tests,
         reason: "libc.a: workloads that run in a virtual machine are static",
     },
-    Need { package: "golang-go", by: For::Tests, reason: "go tool pprof judges our pprof files" },
+    Need {
+        package: "golang-go",
+        by: For::Tests,
+        reason: "go tool pprof judges our pprof files, and a workload is written in Go",
+    },
     Need { package: "binutils", by: For::Tests, reason: "strip and objcopy make binaries with debug links" },
     Need {
         package: "xz-utils",
