@@ -55,6 +55,16 @@ pub(crate) const NEEDS: &[Need] = &[
         by: For::Tests,
         reason: "compresses symbol tables as .gnu_debugdata holds them",
     },
+    Need { package: "python3", by: For::Tests, reason: "a program whose stacks are unwound" },
+    Need { package: "nodejs", by: For::Tests, reason: "a program that compiles its code while it runs" },
+    Need { package: "nginx-light", by: For::Tests, reason: "a server whose stacks are unwound" },
+    Need { package: "apache2-utils", by: For::Tests, reason: "ab calls that server" },
+    Need {
+        package: "redis-server",
+        by: For::Tests,
+        reason: "a server whose stacks are unwound, and its load",
+    },
+    Need { package: "postgresql", by: For::Tests, reason: "a server whose stacks are unwound, and its load" },
     Need { package: "g++", by: For::Fuzzing, reason: "compiles libFuzzer" },
     Need { package: "qemu-system-x86", by: For::VirtualMachines, reason: "boots other kernels" },
     Need {
