@@ -10,6 +10,7 @@ mod maps;
 mod process;
 mod task;
 mod unwind;
+mod user;
 
 /// The helpers that read kernel and user memory are for GPL-compatible programs only.
 #[unsafe(link_section = "license")]

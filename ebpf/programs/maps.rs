@@ -1,10 +1,18 @@
 //! Every map, and every constant that user space sets before load.
 
-use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf};
-use hostscope_wire::limits::{COUNTS_ENTRIES, EVENTS_BYTES, SENT_ENTRIES, TARGETS_ENTRIES};
+use aya_ebpf::bindings::{BPF_F_INNER_MAP, BPF_F_MMAPABLE};
+use aya_ebpf::btf_maps;
+use aya_ebpf::macros::{btf_map, map};
+use aya_ebpf::maps::{Array, HashMap, PerCpuArray, ProgramArray, RingBuf};
+use hostscope_wire::limits::{
+    COUNTS_ENTRIES, EVENTS_BYTES, SENT_ENTRIES, TARGETS_ENTRIES, UNWIND_MAPPINGS_ENTRIES,
+    UNWIND_PROCESSES_ENTRIES, UNWIND_TABLES_ENTRIES,
+};
 use hostscope_wire::loss::Loss;
 use hostscope_wire::stack::{CountKey, StackRecord};
+use hostscope_wire::unwind::{Block, MappingEntry, ProcessEntry};
+
+use crate::unwind::Walk;
 
 /// Stacks on their first appearance, and process events.
 #[map]
@@ -27,8 +35,13 @@ pub static INTERVAL: Array<u32> = Array::with_max_entries(1, 0);
 /// The counts of the current interval.
 #[inline(always)]
 pub fn current_counts() -> &'static HashMap<CountKey, u64> {
-    let interval = INTERVAL.get(0).copied().unwrap_or(0);
-    if interval & 1 == 0 { &COUNTS_EVEN } else { &COUNTS_ODD }
+    if interval() & 1 == 0 { &COUNTS_EVEN } else { &COUNTS_ODD }
+}
+
+/// The number of the current interval.
+#[inline(always)]
+pub fn interval() -> u32 {
+    INTERVAL.get(0).copied().unwrap_or(0)
 }
 
 /// The ids of stacks that user space already has. It clears the table before it is full.
@@ -43,10 +56,51 @@ pub static TARGETS: HashMap<u32, u32> = HashMap::with_max_entries(TARGETS_ENTRIE
 #[map]
 pub static LOSSES: PerCpuArray<u64> = PerCpuArray::with_max_entries(Loss::ALL.len() as u32, 0);
 
-/// Where a stack is put together: too large for the 512 bytes of an eBPF stack. Per-CPU is enough, since the kernel
-/// runs no perf event program inside another on one CPU (`bpf_prog_active`, kernel/events/core.c).
+/// What a sample is put together in, and what passes from one tail call to the next.
+#[repr(C)]
+pub struct Scratch {
+    /// The stack so far.
+    pub record: StackRecord,
+    /// Where the walk of the user's stack is.
+    pub walk: Walk,
+    /// The thread.
+    pub tid: u32,
+}
+
+/// Too large for the 512 bytes of an eBPF stack. Per-CPU is enough, since the kernel runs no perf event program inside
+/// another on one CPU (`bpf_prog_active`, kernel/events/core.c).
 #[map]
-pub static SCRATCH: PerCpuArray<StackRecord> = PerCpuArray::with_max_entries(1, 0);
+pub static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+
+/// The program that walks user stacks, for the tail calls to it.
+#[map]
+pub static WALK_USER: ProgramArray = ProgramArray::with_max_entries(1, 0);
+
+/// Where each process's mappings are. Preallocated, as all that samples use; the kernel side adds children.
+#[map]
+pub static UNWIND_PROCESSES: HashMap<u32, ProcessEntry> =
+    HashMap::with_max_entries(UNWIND_PROCESSES_ENTRIES, 0);
+
+/// The mappings of all processes, written by user space through a mapping of its own.
+#[map]
+pub static UNWIND_MAPPINGS: Array<MappingEntry> =
+    Array::with_max_entries(UNWIND_MAPPINGS_ENTRIES, BPF_F_MMAPABLE);
+
+/// An unwind table. Each has as many blocks as it needs (`BPF_F_INNER_MAP`, since 5.10, commit 4a8f87e60f6d).
+pub type UnwindTable = btf_maps::Array<Block, 1, { (BPF_F_INNER_MAP | BPF_F_MMAPABLE) as usize }>;
+
+/// The tables, by number.
+#[btf_map]
+pub static UNWIND_TABLES: btf_maps::ArrayOfMaps<UnwindTable, { UNWIND_TABLES_ENTRIES as usize }> =
+    btf_maps::ArrayOfMaps::new();
+
+/// Never used: user space asks it for the types that a table must be created with (6.1 takes no other).
+#[btf_map]
+pub static UNWIND_PROTOTYPE: UnwindTable = btf_maps::Array::new();
+
+/// The interval in which each table was last used, by number.
+#[map]
+pub static UNWIND_USED: Array<u32> = Array::with_max_entries(UNWIND_TABLES_ENTRIES, BPF_F_MMAPABLE);
 
 /// Declares constants in `.rodata`, which user space sets before load and the kernel then freezes: the verifier takes
 /// them as known and drops what they switch off. The read is volatile, or the compiler would fold in the default.
@@ -101,6 +155,10 @@ constants! {
     PID_LEVEL, pid_level: u32;
     /// Offset of `pid.numbers`.
     PID_NUMBERS, pid_numbers: u32;
+    /// 1 where the kernel has `bpf_task_pt_regs` (5.15 and newer).
+    HAS_TASK_PT_REGS, has_task_pt_regs: u32;
+    /// Offset of `task_struct.stack`.
+    TASK_STACK, task_stack: u32;
     /// Size of `struct upid`.
     UPID_BYTES, upid_bytes: u32;
 }

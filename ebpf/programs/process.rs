@@ -35,6 +35,11 @@ pub fn process_fork(context: RawTracePointContext) -> i32 {
     } else if !crate::filter::watches_current(parent_tgid) {
         return 0;
     }
+    // Until user space has heard of it, it has its parent's mappings, which is what fork gives it.
+    if let Some(mappings) = maps::UNWIND_PROCESSES.get_ptr(parent_tgid) {
+        // SAFETY: an element that user space replaces whole. A full map means a child without mappings for an interval.
+        let _ = maps::UNWIND_PROCESSES.insert(tgid, unsafe { *mappings }, 0);
+    }
     #[cfg(feature = "log")]
     aya_log_ebpf::debug!(&context, "process {} forked {}", parent_tgid, tgid);
     send(EventKind::Fork, child, tgid, parent_tgid);

@@ -1,7 +1,9 @@
 //! What the programs read from `task_struct`, at offsets that user space took from the running kernel's BTF.
 
+use aya_ebpf::bindings::pt_regs;
 use aya_ebpf::helpers::{
-    bpf_get_current_pid_tgid, bpf_get_current_task_btf, bpf_get_ns_current_pid_tgid, bpf_probe_read_kernel,
+    bpf_get_current_pid_tgid, bpf_get_current_task, bpf_get_current_task_btf, bpf_get_ns_current_pid_tgid,
+    bpf_probe_read_kernel, bpf_task_pt_regs,
 };
 use hostscope_wire::limits::COMM_BYTES;
 
@@ -22,8 +24,8 @@ impl Task {
     /// The task that runs on this CPU.
     #[inline(always)]
     pub fn current() -> Self {
-        // SAFETY: the helper has no precondition; every task outlives the program that it runs. Since 5.11.
-        Self(unsafe { bpf_get_current_task_btf() } as u64)
+        // SAFETY: the helper has no precondition; every task outlives the program that it runs.
+        Self(unsafe { bpf_get_current_task() })
     }
 
     /// The task that a raw tracepoint's argument points at.
@@ -32,11 +34,21 @@ impl Task {
         Self(pointer)
     }
 
-    /// The kernel's own pointer type, as helpers want it.
+    /// The registers with which the current task entered the kernel.
+    ///
+    /// `bpf_task_pt_regs` is there since 5.15 (commit dd6e10fbd9fb). Before, they are read where x86-64 puts them: at the
+    /// end of the task's stack (`task_pt_regs` in arch/x86/include/asm/processor.h), which has 16 KiB in kernels without
+    /// KASAN.
     #[inline(always)]
-    pub fn current_pointer() -> *mut aya_ebpf::bindings::task_struct {
-        // SAFETY: see `current`.
-        unsafe { bpf_get_current_task_btf() }
+    pub fn saved_registers(self) -> Option<pt_regs> {
+        const STACK_BYTES: u64 = 16384;
+        let address = if maps::has_task_pt_regs() != 0 {
+            // SAFETY: the current task; the helper computes an address on its kernel stack.
+            unsafe { bpf_task_pt_regs(bpf_get_current_task_btf()) as u64 }
+        } else {
+            self.field::<u64>(maps::task_stack())? + STACK_BYTES - size_of::<pt_regs>() as u64
+        };
+        read(address)
     }
 
     #[inline(always)]

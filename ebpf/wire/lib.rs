@@ -21,7 +21,7 @@ pub static PROBES: &[ProbeSpec] = &[
         name: "cpu",
         program: "sample_cpu",
         attach: Attach::CpuClock,
-        oldest_kernel: KernelVersion { major: 5, minor: 15 },
+        oldest_kernel: KernelVersion { major: 5, minor: 10 },
         yields: "CPU stacks by thread",
         unit: "samples",
         fallback: "none: without it there is no CPU profile",

@@ -27,6 +27,15 @@ pub const SENT_ENTRIES: u32 = 32_768;
 /// Processes that a filter by process can hold, children included.
 pub const TARGETS_ENTRIES: u32 = 16_384;
 
+/// Unwind tables at a time: distinct files that are mapped as code. Beyond it the least recently used go.
+pub const UNWIND_TABLES_ENTRIES: u32 = 4096;
+
+/// Executable mappings of all processes where user space asks for nothing else: 32 bytes each.
+pub const UNWIND_MAPPINGS_ENTRIES: u32 = 32_768;
+
+/// Processes whose mappings the kernel side knows, where user space asks for nothing else.
+pub const UNWIND_PROCESSES_ENTRIES: u32 = 8192;
+
 /// The length of a thread's name with its closing zero (`TASK_COMM_LEN`).
 pub const COMM_BYTES: usize = 16;
 

@@ -17,12 +17,27 @@ pub enum StackEnd {
     UnreadableStack = 3,
     /// There were more frames than [`crate::limits::MAX_USER_FRAMES`].
     Truncated = 4,
+    /// The pc lies in no executable mapping that is known of the process: a mapping that has just come, or a caller that
+    /// was none.
+    UnmappedPc = 5,
+    /// The file that the pc lies in has no unwind table yet, or no more: it is being made, or memory is short.
+    NoTable = 6,
+    /// The table has no rule that can be followed here: a form that it cannot hold, or a register that is not known.
+    BadRule = 7,
 }
 
 impl StackEnd {
     /// Every reason, in the order of their numbers.
-    pub const ALL: [Self; 5] =
-        [Self::Complete, Self::NoUserStack, Self::BadFramePointer, Self::UnreadableStack, Self::Truncated];
+    pub const ALL: [Self; 8] = [
+        Self::Complete,
+        Self::NoUserStack,
+        Self::BadFramePointer,
+        Self::UnreadableStack,
+        Self::Truncated,
+        Self::UnmappedPc,
+        Self::NoTable,
+        Self::BadRule,
+    ];
 
     /// The reason that `number` stands for in a record, if any.
     #[must_use]
@@ -39,6 +54,9 @@ impl StackEnd {
             Self::BadFramePointer => "bad_frame_pointer",
             Self::UnreadableStack => "unreadable_stack",
             Self::Truncated => "truncated",
+            Self::UnmappedPc => "unmapped_pc",
+            Self::NoTable => "no_table",
+            Self::BadRule => "bad_rule",
         }
     }
 }

@@ -14,6 +14,7 @@ use std::time::Duration;
 use crate::config::CaptureSettings;
 use crate::error::{Error, Result};
 use crate::profile::Profile;
+use crate::targets::tables::TableFigures;
 pub use command::StoppedCommand;
 
 /// Tells a capture to end early, from another thread or a signal handler.
@@ -77,6 +78,10 @@ pub struct Summary {
     pub user_samples: u64,
     /// Of those, samples whose user stack reached the entry of its thread.
     pub complete_samples: u64,
+    /// Why the other user stacks ended early: the reason's name, and samples, most first.
+    pub incomplete: Vec<(&'static str, u64)>,
+    /// The unwind tables at the end.
+    pub tables: TableFigures,
     /// Samples taken but not in the profile, for whatever reason.
     pub lost_samples: u64,
     /// How long sampling went on.
@@ -89,6 +94,19 @@ pub struct Summary {
     pub finish: Duration,
     /// Processes whose code could not be looked at, files without names, and the like: what a user may wonder about.
     pub findings: Vec<String>,
+}
+
+impl Summary {
+    /// Why user stacks ended early, in brackets and with a space before; empty where none did.
+    #[must_use]
+    pub fn early_ends(&self) -> String {
+        if self.incomplete.is_empty() {
+            return String::new();
+        }
+        let words: Vec<String> =
+            self.incomplete.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
+        format!(" ({})", words.join(", "))
+    }
 }
 
 /// A finished capture.

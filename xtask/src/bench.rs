@@ -1,23 +1,31 @@
 //! `cargo xtask bench`: hostscope and its peers side by side on the same load, with ratios and the promised bars.
 
 mod load;
+mod workloads;
 mod measure;
 mod setting;
+mod bpf_objects;
 mod names;
+mod stacks;
 mod figures;
 mod tools;
 mod rounds;
-mod in_kernel;
 mod report;
+mod costs;
+mod in_kernel;
+mod completeness;
+mod tables;
+mod crowd;
 
 use std::process::ExitCode;
 
 use crate::failure::{Failure, Result};
 use crate::needs::{For, Install};
 use crate::{needs, process, workspace};
-use load::{Busy, FramePointers, Idle};
-use rounds::{Contestant, Course};
+use report::Section;
+use rounds::Contestant;
 use tools::TOOLS;
+use workloads::WORKLOADS;
 
 /// Processes that sleep beside the busy one, as promised for the usual run and for the large one.
 const IDLE: usize = 200;
@@ -29,8 +37,39 @@ const HERTZ: u32 = 99;
 /// How deep the busy process calls.
 const DEPTH: u32 = 12;
 
+/// A part of the comparison.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    /// CPU time, memory, first samples
+    Costs,
+    /// What a sample costs inside the kernel
+    Kernel,
+    /// How many stacks are complete, workload by workload
+    Completeness,
+    /// What unwind tables cost in kernel memory
+    Tables,
+    /// A host of many programs
+    Crowd,
+}
+
+/// What the parts have in common.
+pub(crate) struct Plan {
+    pub(crate) rounds: u32,
+    pub(crate) seconds: u32,
+    /// The priority that everything runs at.
+    pub(crate) nice: i32,
+    /// The names of the workloads that stacks are taken of.
+    pub(crate) workloads: Vec<String>,
+}
+
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
+    /// Only this part; may be repeated
+    #[arg(long, value_name = "PART")]
+    only: Vec<Part>,
+    /// Only this workload, where it is about complete stacks; may be repeated
+    #[arg(long, value_name = "NAME", value_parser = workload_names())]
+    workload: Vec<String>,
     /// How often each tool runs
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
@@ -56,6 +95,10 @@ pub(crate) struct Arguments {
 
 fn peer_names() -> clap::builder::PossibleValuesParser {
     TOOLS.iter().skip(1).map(|tool| tool.name).collect::<Vec<_>>().into()
+}
+
+fn workload_names() -> clap::builder::PossibleValuesParser {
+    WORKLOADS.iter().map(|workload| workload.name).collect::<Vec<_>>().into()
 }
 
 pub(crate) fn main(arguments: &Arguments) -> Result<ExitCode> {
@@ -117,59 +160,27 @@ fn compare(arguments: &Arguments) -> Result<ExitCode> {
         chosen(arguments).map(|tool| Contestant::new(tool, tool.locate(Install::Refused))).collect();
     let folder = workspace::target().join("bench");
     workspace::make_folder(&folder)?;
-    let _priority = setting::Priority::set(arguments.nice);
-    let mut idle = Idle::start(IDLE)?;
-    let busy = Busy::start(&folder, FramePointers::Omitted, DEPTH)?;
-    let course = Course { busy: &busy, folder: folder.clone(), seconds: arguments.seconds, hertz: HERTZ };
+    let plan = Plan {
+        rounds: arguments.rounds,
+        seconds: arguments.seconds,
+        nice: arguments.nice,
+        workloads: arguments.workload.clone(),
+    };
+    let _priority = setting::Priority::set(plan.nice);
     let quiet = report::Quiet::begin();
     let _tracefs = setting::Tracefs::mount();
-
-    eprintln!("first samples: {} rounds of 1 s", arguments.rounds);
-    for _ in 0..arguments.rounds {
-        for contestant in &mut all {
-            contestant.clock_run(&course);
-        }
+    let mut sections: Vec<Section> = Vec::new();
+    let parts = <Part as clap::ValueEnum>::value_variants();
+    for part in parts.iter().filter(|part| arguments.only.is_empty() || arguments.only.contains(part)) {
+        let section = match part {
+            Part::Costs => costs::measure(&mut all, &folder, &plan),
+            Part::Kernel => in_kernel::measure(&all, &folder),
+            Part::Completeness => Ok(completeness::measure(&all, &folder, &plan)),
+            Part::Tables => tables::measure(&all, &folder),
+            Part::Crowd => crowd::measure(&all, &folder, &plan),
+        };
+        sections.push(section.unwrap_or_else(|failure| Section::failed(&format!("{part:?}"), &failure)));
     }
-    eprintln!("costs: {} rounds of {} s", arguments.rounds, arguments.seconds);
-    let share = in_turn(&mut all, arguments.rounds, &course);
-    eprintln!("first samples with {MANY_IDLE} idle processes");
-    idle.grow_to(MANY_IDLE)?;
-    let Some(ours) = all.first() else { return Err(Failure::new("there is no tool", "see TOOLS")) };
-    let mut crowded = Contestant::new(ours.tool, Ok(ours.program.clone()));
-    for _ in 0..arguments.rounds {
-        crowded.clock_run(&course);
-    }
-    drop(busy);
-    drop(idle);
-    eprintln!("inside the kernel");
-    let in_kernel = in_kernel::measure(&all, &folder);
-
-    let report = report::Report {
-        all,
-        crowded,
-        in_kernel,
-        seconds: arguments.seconds,
-        rounds: arguments.rounds,
-        nice: arguments.nice,
-    };
-    print!("{}", report.text(&quiet, share));
-    Ok(report.exit_code())
-}
-
-/// hostscope, a peer, hostscope, the next peer, …: what else the machine does meets all alike. Returns what share of
-/// its CPUs the busy process got.
-fn in_turn(all: &mut [Contestant], rounds: u32, course: &Course) -> f64 {
-    let (began, before) = (std::time::Instant::now(), course.busy.cpu_seconds());
-    let Some((ours, peers)) = all.split_first_mut() else { return 1.0 };
-    for round in 1..=rounds {
-        if peers.is_empty() {
-            ours.cost_run(course);
-        }
-        for peer in peers.iter_mut().filter(|peer| peer.takes_part()) {
-            eprintln!("  round {round}: hostscope, {}", peer.tool.title());
-            ours.cost_run(course);
-            peer.cost_run(course);
-        }
-    }
-    (course.busy.cpu_seconds() - before) / began.elapsed().as_secs_f64() / 2.0
+    report::print(&sections, &plan, &quiet);
+    Ok(report::exit_code(&sections))
 }

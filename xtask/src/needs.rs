@@ -83,6 +83,29 @@ pub(crate) const NEEDS: &[Need] = &[
     Need { package: "bpftrace", by: For::Benchmarks, reason: "a peer, and the cheapest" },
     Need { package: "linux-perf", by: For::Benchmarks, reason: "a peer" },
     Need { package: "bpftool", by: For::Benchmarks, reason: "reads what eBPF programs cost in the kernel" },
+    Need {
+        package: "binutils",
+        by: For::Benchmarks,
+        reason: "readelf tells how large unwind information is",
+    },
+    Need {
+        package: "libc6-dbg",
+        by: For::Benchmarks,
+        reason: "names where threads begin, for every tool alike",
+    },
+    Need {
+        package: "g++",
+        by: For::Benchmarks,
+        reason: "compiles a workload; its compiler is a large program",
+    },
+    Need { package: "golang-go", by: For::Benchmarks, reason: "compiles a workload" },
+    Need { package: "python3", by: For::Benchmarks, reason: "a workload" },
+    Need { package: "nodejs", by: For::Benchmarks, reason: "a workload" },
+    Need { package: "nginx", by: For::Benchmarks, reason: "a workload" },
+    Need { package: "apache2-utils", by: For::Benchmarks, reason: "ab, the load on nginx" },
+    Need { package: "postgresql", by: For::Benchmarks, reason: "a workload, and pgbench, its load" },
+    Need { package: "redis-server", by: For::Benchmarks, reason: "a workload" },
+    Need { package: "redis-tools", by: For::Benchmarks, reason: "redis-benchmark, the load on redis" },
 ];
 
 /// Whether missing packages may be installed.
@@ -148,7 +171,8 @@ fn missing<'a>(wanted: &[(&'a str, &'a str)]) -> Result<Vec<(&'a str, &'a str)>>
 
 fn apt_install(packages: &[&str]) -> Result<()> {
     let mut command = process::as_root("env")?;
-    command.args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "--yes", "--quiet"]);
+    // RUNLEVEL=1: a server that is installed is not started (invoke-rc.d).
+    command.args(["DEBIAN_FRONTEND=noninteractive", "RUNLEVEL=1", "apt-get", "install", "--yes", "--quiet"]);
     // Debian's rustc-web conflicts with rustc: rather fail than take something away from the user.
     command.args(["--no-install-recommends", "--no-remove"]).args(packages);
     process::run(&mut command, &format!("install them by hand: apt-get install {}", packages.join(" ")))

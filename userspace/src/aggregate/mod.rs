@@ -99,7 +99,7 @@ impl Window {
                     None if is_leaf => Place::Unmapped(process),
                     // Not code: the walk took something else for a frame, here or one step before.
                     None => {
-                        end = StackEnd::BadFramePointer;
+                        end = StackEnd::UnmappedPc;
                         break;
                     }
                 }
@@ -184,7 +184,7 @@ mod tests {
         let mut window = Window::default();
         window.add_stack(&header(1, 0, 3), [0x1500, 0x9000, 0x1600].into_iter(), ProcessId(0), mapped);
         let stack = &window.stacks[&1];
-        assert_eq!((stack.locations.len(), stack.end), (1, StackEnd::BadFramePointer));
+        assert_eq!((stack.locations.len(), stack.end), (1, StackEnd::UnmappedPc));
         window.add_stack(&header(2, 0, 1), [0x9000].into_iter(), ProcessId(0), mapped);
         assert_eq!(window.stacks[&2].end, StackEnd::Complete);
         assert_eq!(window.locations[1].place, Place::Unmapped(ProcessId(0)));

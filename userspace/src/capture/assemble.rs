@@ -101,12 +101,13 @@ pub fn profile(capture: &Capture<'_>, window: &Window, processes: &Processes) ->
     let mut counts: Vec<_> = window.counts.iter().collect();
     counts.sort_unstable_by_key(|(key, _)| (key.tid, key.stack_id, key.comm));
     let mut samples = Vec::with_capacity(counts.len());
+    let mut ends = [0; StackEnd::ALL.len()];
     for (key, &count) in counts {
         let Some(stack) = window.stacks.get(&key.stack_id) else { continue };
         summary.samples += count;
         if stack.end != StackEnd::NoUserStack {
             summary.user_samples += count;
-            summary.complete_samples += if stack.end == StackEnd::Complete { count } else { 0 };
+            ends[stack.end as usize] += count;
         }
         samples.push(Sample {
             process: tables.process(stack.process, processes),
@@ -117,6 +118,12 @@ pub fn profile(capture: &Capture<'_>, window: &Window, processes: &Processes) ->
         });
     }
     summary.processes = tables.processes.len();
+    summary.complete_samples = ends[StackEnd::Complete as usize];
+    let early =
+        StackEnd::ALL.into_iter().filter(|end| !matches!(end, StackEnd::Complete | StackEnd::NoUserStack));
+    summary.incomplete =
+        early.map(|end| (end.name(), ends[end as usize])).filter(|(_, count)| *count > 0).collect();
+    summary.incomplete.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
     let profile = Profile {
         kind: settings.kind,
         host: rustix::system::uname().nodename().to_string_lossy().into_owned(),

@@ -5,18 +5,20 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant, SystemTime};
 
 use hostscope_wire::limits::SENT_ENTRIES;
+use hostscope_wire::stack::{StackEnd, StackHeader};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::command::StoppedCommand;
 use super::{Captured, Progress, Stop, Summary, assemble, cgroup};
 use crate::aggregate::Window;
-use crate::collect::{Collector, Event, MappingEvent, RingRecord};
+use crate::collect::{Collector, Event, MappingEvent, RingRecord, StackFrames};
 use crate::config::{CaptureSettings, Target};
 use crate::error::{Error, Result};
 use crate::load::preflight::{self, State};
 use crate::load::{Filter, Kernel, LoadSettings};
-use crate::targets::Processes;
+use crate::targets::tables::Tables;
+use crate::targets::{ProcessId, Processes};
 
 /// How often counts are read. Longer saves little (a drain costs about 0.1 ms), shorter shows progress no better.
 const DRAIN_INTERVAL: Duration = Duration::from_secs(1);
@@ -24,6 +26,12 @@ const DRAIN_INTERVAL: Duration = Duration::from_secs(1);
 /// After a wake-up by new mappings, how long to wait for more of the same program's start before reading them: bounds
 /// the wake-ups of a host that starts programs all the time to 200 a second.
 const SETTLE: Duration = Duration::from_millis(5);
+
+/// How long sampling waits for the unwind tables of chosen processes: nothing is missed meanwhile that was asked for.
+const TABLES_WAIT: Duration = Duration::from_secs(2);
+
+/// The same for a whole host, where somebody waits for the first sample: long enough for tables that are kept on disk.
+const TABLES_WAIT_OF_HOST: Duration = Duration::from_millis(60);
 
 /// A capture under way.
 pub struct Session {
@@ -41,6 +49,7 @@ pub struct Session {
 /// What the records add up to.
 struct Tracked {
     processes: Processes,
+    tables: Tables,
     window: Window,
     /// The targets still alive, where there is a set of them.
     alive: Option<HashSet<u32>>,
@@ -89,6 +98,10 @@ impl Session {
         })?;
         tracing::debug!(elapsed = ?began.elapsed(), "loaded");
         let mut processes = Processes::new(filter != Filter::Processes);
+        let tables = kernel.unwind_tables.take().ok_or_else(|| {
+            Error::failed("the unwind tables are in use", "this is a fault of hostscope: report it")
+        })?;
+        let mut tables = Tables::new(tables, &settings.unwind, began);
         let mut command = None;
         let alive = match &settings.target {
             Target::Host | Target::Cgroup(_) => {
@@ -107,6 +120,9 @@ impl Session {
                 Some(watch(&[started.pid], &mut kernel, &mut processes)?)
             }
         };
+        tables.publish(&mut processes, &mut kernel.unwind_mappings);
+        tables.wait(if filter == Filter::Processes { TABLES_WAIT } else { TABLES_WAIT_OF_HOST });
+        tracing::debug!(elapsed = ?began.elapsed(), "published");
         let mappings_are_recorded = !kernel.mapping_rings.is_empty();
         Ok(Self {
             kernel,
@@ -114,6 +130,7 @@ impl Session {
             command_ended: false,
             tracked: Tracked {
                 processes,
+                tables,
                 window: Window::default(),
                 alive,
                 samples: 0,
@@ -204,6 +221,7 @@ impl Session {
                 .first_stack_ns
                 .map(|first| Duration::from_nanos(first.saturating_sub(sampling.monotonic_ns))),
             finish: ended.elapsed(),
+            tables: self.tracked.tables.figures(),
             ..assembled.summary
         };
         let namespace = preflight::pid_namespace_finding();
@@ -255,9 +273,11 @@ impl Session {
     /// Once an interval: counts, records, CPUs that came, and the kernel's memory of stacks.
     fn turn(&mut self) -> Result<()> {
         self.tracked.processes.begin_interval();
+        self.kernel.unwind_mappings.begin_interval();
         self.drain();
         let (counts, tracked) = (&mut self.kernel.counts, &mut self.tracked);
         counts.turn(|key, &count| tracked.count(key, count)).map_err(|error| counts_unreadable(&error))?;
+        self.tracked.tables.begin_interval(self.kernel.counts.interval());
         // At half, so that it does not fill up before the next turn.
         if self.tracked.stacks_since_clear > SENT_ENTRIES / 2 {
             self.tracked.stacks_since_clear = 0;
@@ -273,6 +293,7 @@ impl Session {
     fn drain(&mut self) {
         let (kernel, tracked) = (&mut self.kernel, &mut self.tracked);
         self.collector.drain(kernel, |event| tracked.see(event));
+        tracked.tables.publish(&mut tracked.processes, &mut kernel.unwind_mappings);
         kernel.flush_log();
     }
 
@@ -316,6 +337,15 @@ impl Tracked {
         self.window.add_count(key, count);
     }
 
+    /// The walk of this stack ended where a table is missing.
+    fn tables_missed(&mut self, process: ProcessId, stack: &StackHeader, frames: StackFrames<'_>) {
+        let Some(last) = frames.iter().last() else { return };
+        let looked_up = if stack.user_frames > 1 { last.wrapping_sub(1) } else { last };
+        if let Some(mapping) = self.processes.mapping_at(process, looked_up) {
+            self.tables.missed(mapping.file, &self.processes.files);
+        }
+    }
+
     fn see(&mut self, event: Event<'_>) {
         match event {
             Event::Mapping(MappingEvent::New(mapping)) => self.processes.on_mapping(&mapping),
@@ -349,6 +379,9 @@ impl Tracked {
                     }
                     mapping
                 });
+                if stack.end == StackEnd::NoTable as u32 {
+                    self.tables_missed(process, &stack, frames);
+                }
             }
         }
     }

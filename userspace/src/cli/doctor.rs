@@ -2,13 +2,17 @@
 
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
 use serde::Serialize;
 
+use crate::capture::{self, Stop};
+use crate::config::{CaptureSettings, Kind, Target, UnwindSettings};
 use crate::error::{Error, Result};
 use crate::load::preflight::{self, Finding, State};
 use crate::load::{self, Filter, Kernel, LoadSettings};
+use crate::targets::tables::TableFigures;
 
 /// Tell what works on this host, what does not, and the mend
 #[derive(Debug, Args)]
@@ -56,9 +60,66 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
             (vec![finding], error.class.exit_status())
         }
     };
+    let mut checks = checks;
+    if status == 0 {
+        checks.extend(unwinding());
+    }
     let report = Report { version: env!("CARGO_PKG_VERSION"), checks, probes };
     print(&report, arguments.json)?;
     Ok(ExitCode::from(status))
+}
+
+/// How well user stacks are walked, tried on everything that runs here for a second.
+fn unwinding() -> Vec<Finding> {
+    const TRIAL: Duration = Duration::from_secs(1);
+    let settings = CaptureSettings {
+        kind: Kind::Cpu,
+        target: Target::Host,
+        duration: Some(TRIAL),
+        frequency_hertz: 99,
+        include_idle: false,
+        inlines: false,
+        unwind: UnwindSettings::default(),
+    };
+    let trial = Stop::new().and_then(|stop| capture::run(&settings, &stop, &mut |_| ()));
+    let summary = match trial {
+        Ok(captured) => captured.summary,
+        Err(error) => {
+            let finding =
+                Finding { name: "unwinding", state: State::Off, detail: error.what, mend: error.mend };
+            return vec![finding];
+        }
+    };
+    let TableFigures { loaded, absent, given_up, memory_bytes, source_bytes, .. } = summary.tables;
+    let ratio = memory_bytes as f64 / source_bytes.max(1) as f64;
+    let tables = Finding {
+        name: "unwind tables",
+        state: if given_up == 0 { State::On } else { State::Degraded },
+        detail: format!(
+            "{loaded} files, {:.1} MB of kernel memory for {:.1} MB of unwind information ({ratio:.2} bytes a byte); \
+             {absent} files without",
+            memory_bytes as f64 / 1e6,
+            source_bytes as f64 / 1e6,
+        ),
+        mend: if given_up == 0 {
+            String::new()
+        } else {
+            format!("{given_up} tables found no room: give them more with record --unwind-memory")
+        },
+    };
+    let complete = 100.0 * summary.complete_samples as f64 / summary.user_samples.max(1) as f64;
+    let stacks = Finding {
+        name: "unwinding",
+        state: State::On,
+        detail: format!(
+            "{} user stacks in {} s, {complete:.1}% complete{}",
+            summary.user_samples,
+            TRIAL.as_secs(),
+            summary.early_ends()
+        ),
+        mend: String::new(),
+    };
+    vec![tables, stacks]
 }
 
 fn print(report: &Report, json: bool) -> Result<()> {

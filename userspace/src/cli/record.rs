@@ -13,7 +13,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::values;
 use crate::capture::{self, Captured, Progress, Stop, Summary};
-use crate::config::{CaptureSettings, Kind, Target};
+use crate::config::{CaptureSettings, DEFAULT_UNWIND_MEMORY_BYTES, Kind, Target, UnwindSettings};
 use crate::error::{Error, Result};
 use crate::outputs;
 
@@ -46,6 +46,11 @@ pub struct Arguments {
     /// Read debug information for inlined functions and lines: slower, and more memory
     #[arg(long)]
     inlines: bool,
+
+    /// Kernel memory that unwind tables may take, in MB; beyond it the least recently used go
+    #[arg(long, value_name = "MB", default_value_t = DEFAULT_UNWIND_MEMORY_BYTES >> 20,
+        value_parser = clap::value_parser!(u64).range(1..=65_536))]
+    unwind_memory: u64,
 
     /// Sample idle CPUs too
     #[arg(long)]
@@ -105,6 +110,7 @@ pub fn run(arguments: Arguments, quiet: bool, verbose: u8) -> Result<ExitCode> {
         frequency_hertz: arguments.frequency,
         include_idle: arguments.idle,
         inlines: arguments.inlines,
+        unwind: UnwindSettings { memory_bytes: arguments.unwind_memory << 20, ..UnwindSettings::default() },
     };
     let stop = Stop::new()?;
     let terminated = on_signals(&stop)?;
@@ -202,8 +208,10 @@ fn summary_line(summary: &Summary) -> String {
         String::new()
     } else {
         format!(
-            ", {:.0}% of user stacks complete",
-            100.0 * summary.complete_samples as f64 / summary.user_samples as f64
+            ", {:.0}% of user stacks complete{}",
+            // Never rounded up to all of them.
+            (100.0 * summary.complete_samples as f64 / summary.user_samples as f64).floor(),
+            summary.early_ends()
         )
     };
     format!(
@@ -263,11 +271,15 @@ mod tests {
             samples: 1980,
             processes: 1,
             user_samples: 1000,
-            complete_samples: 630,
+            complete_samples: 639,
+            incomplete: vec![("no_table", 300), ("truncated", 61)],
             duration: Duration::from_millis(10_040),
             ..Summary::default()
         };
         let line = summary_line(&summary);
-        assert_eq!(line, "1980 samples of 1 process in 10.0 s, 63% of user stacks complete, 0 lost");
+        assert_eq!(
+            line,
+            "1980 samples of 1 process in 10.0 s, 63% of user stacks complete (300 no_table, 61 truncated), 0 lost"
+        );
     }
 }

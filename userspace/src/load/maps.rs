@@ -14,11 +14,11 @@ use crate::error::{Error, Result};
 /// Entries that one batched call reads at most; 160 KB of buffers.
 const BATCH_ENTRIES: usize = 4096;
 
-fn take(ebpf: &mut Ebpf, name: &str) -> Result<Map> {
+pub(super) fn take(ebpf: &mut Ebpf, name: &str) -> Result<Map> {
     ebpf.take_map(name).ok_or_else(|| broken_object(name, "it is not in the object"))
 }
 
-fn broken_object(name: &str, why: impl std::fmt::Display) -> Error {
+pub(super) fn broken_object(name: &str, why: impl std::fmt::Display) -> Error {
     Error::failed(
         format!("the eBPF object's map {name} cannot be used: {why}"),
         "rebuild it: cargo xtask ebpf, then build hostscope again",
@@ -61,6 +61,12 @@ impl Counts {
         self.interval.set(0, next, 0).map_err(io::Error::other)?;
         self.number = next;
         Ok(())
+    }
+
+    /// The number of the current interval, as the kernel side knows it.
+    #[must_use]
+    pub fn interval(&self) -> u32 {
+        self.number
     }
 
     /// Gives out everything that is left, once no program runs any more.

@@ -8,14 +8,18 @@ pub mod kernel_names;
 pub mod maps;
 pub mod preflight;
 pub mod sys;
+pub mod unwind;
 
 use std::collections::BTreeMap;
 
+use aya::maps::{MapData, ProgramArray};
 use aya::programs::perf_event::PerfEventLinkId;
 use aya::{Ebpf, EbpfLoader};
 use hostscope_wire::PROBES;
-use hostscope_wire::limits::{EVENTS_WAKE_FRACTION, filter};
-use hostscope_wire::spec::{Attach, ProbeSpec};
+use hostscope_wire::limits::{
+    EVENTS_WAKE_FRACTION, UNWIND_MAPPINGS_ENTRIES, UNWIND_PROCESSES_ENTRIES, filter,
+};
+use hostscope_wire::spec::{Attach, KernelVersion, ProbeSpec};
 
 use crate::error::{Error, Result};
 use attach::{SamplingEvent, explain};
@@ -27,6 +31,9 @@ static PREBUILT: &[u8] = aya::include_bytes_aligned!("../../../ebpf/prebuilt/hos
 
 /// The variable that names another object to load: how the tests run the one just built.
 const OBJECT_VARIABLE: &str = "HOSTSCOPE_EBPF_OBJECT";
+
+/// Since when kernels have `bpf_task_pt_regs` (commit dd6e10fbd9fb).
+const TASK_PT_REGS_SINCE: KernelVersion = KernelVersion { major: 5, minor: 15 };
 
 /// Whose samples to take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,11 +90,17 @@ pub struct Kernel {
     pub targets: maps::Targets,
     /// Losses.
     pub losses: maps::Losses,
+    /// Executable mappings by process.
+    pub unwind_mappings: unwind::UnwindMappings,
+    /// Unwind tables, until somebody takes them to fill them.
+    pub unwind_tables: Option<unwind::UnwindTables>,
     /// Stacks and process events.
     pub events: maps::Events,
     /// Records of new mappings, one ring a CPU.
     pub mapping_rings: Vec<PerfRing>,
     log: Option<aya_log::EbpfLogger<&'static dyn log::Log>>,
+    /// Held, or the kernel would empty it.
+    _walk: Option<ProgramArray<MapData>>,
     frequency_hertz: u32,
     sampled: BTreeMap<u32, PerfEventLinkId>,
 }
@@ -102,14 +115,18 @@ impl Kernel {
         let cpu = cpu_probe();
         preflight::require(preflight::Capabilities::of_this_process()?, cpu.oldest_kernel)?;
         let cpus = online_cpus()?;
-        let mut ebpf = load_object(settings, cpus.len())?;
+        let sizes = Sizes::new(settings, cpus.len(), tasks());
+        let mut ebpf = load_object(settings, &sizes)?;
         let mut probes: Vec<ProbeState> =
             PROBES.iter().map(|spec| ProbeState { spec, state: State::On, reason: String::new() }).collect();
         let mut mapping_rings = Vec::with_capacity(cpus.len());
+        let mut walk = None;
         for probe in &mut probes {
             let outcome = match probe.spec.attach {
                 Attach::RawTracepoint(event) => attach::raw_tracepoint(&mut ebpf, probe.spec.program, event),
-                Attach::CpuClock => attach::cpu_clock_program(&mut ebpf, probe.spec.program)
+                Attach::CpuClock => unwind::load_walk(&mut ebpf)
+                    .map(|programs| walk = Some(programs))
+                    .and_then(|()| attach::cpu_clock_program(&mut ebpf, probe.spec.program))
                     .and_then(|program| program.load().map_err(|error| explain(&error))),
                 Attach::MappingRecords => open_rings(&cpus, &mut mapping_rings),
             };
@@ -127,12 +144,15 @@ impl Kernel {
             sent: maps::Sent::new(&mut ebpf)?,
             targets: maps::Targets::new(&mut ebpf)?,
             losses: maps::Losses::new(&mut ebpf)?,
+            unwind_mappings: unwind::UnwindMappings::new(&mut ebpf, sizes.unwind_mappings)?,
+            unwind_tables: Some(unwind::UnwindTables::new(&mut ebpf)?),
             events: maps::Events::new(&mut ebpf)?,
             ebpf,
             probes,
             event,
             mapping_rings,
             log,
+            _walk: walk,
             frequency_hertz: settings.frequency_hertz,
             sampled: BTreeMap::new(),
         })
@@ -257,7 +277,7 @@ pub fn online_cpus() -> Result<Vec<u32>> {
     })
 }
 
-fn load_object(settings: &LoadSettings, cpus: usize) -> Result<Ebpf> {
+fn load_object(settings: &LoadSettings, sizes: &Sizes) -> Result<Ebpf> {
     let offsets = preflight::offsets()?;
     let (mode, cgroup_id, cgroup_level) = match settings.filter {
         Filter::Host => (filter::HOST, 0, 0),
@@ -268,7 +288,7 @@ fn load_object(settings: &LoadSettings, cpus: usize) -> Result<Ebpf> {
     let device: u64 = namespace.map_or(0, |namespace| namespace.device);
     let inode: u64 = namespace.map_or(0, |namespace| namespace.inode);
     let include_idle = u32::from(settings.include_idle);
-    let sizes = Sizes::new(settings, cpus);
+    let has_task_pt_regs = u32::from(preflight::kernel_version() >= TASK_PT_REGS_SINCE);
     let wake_bytes = u64::from(sizes.events_bytes) / EVENTS_WAKE_FRACTION;
 
     let mut loader = loader_without_types();
@@ -281,11 +301,14 @@ fn load_object(settings: &LoadSettings, cpus: usize) -> Result<Ebpf> {
         .override_global("FILTER_CGROUP_LEVEL", &cgroup_level, true)
         .override_global("INCLUDE_IDLE", &include_idle, true)
         .override_global("WAKE_BYTES", &wake_bytes, true)
+        .override_global("HAS_TASK_PT_REGS", &has_task_pt_regs, true)
         .override_global("PID_NAMESPACE_DEVICE", &device, true)
         .override_global("PID_NAMESPACE_INODE", &inode, true)
         .map_max_entries("EVENTS", sizes.events_bytes)
         .map_max_entries("COUNTS_EVEN", sizes.counts_entries)
-        .map_max_entries("COUNTS_ODD", sizes.counts_entries);
+        .map_max_entries("COUNTS_ODD", sizes.counts_entries)
+        .map_max_entries("UNWIND_PROCESSES", sizes.unwind_processes)
+        .map_max_entries("UNWIND_MAPPINGS", sizes.unwind_mappings);
     let other = std::env::var_os(OBJECT_VARIABLE);
     let loaded = match &other {
         Some(path) => loader.load_file(path),
@@ -323,18 +346,32 @@ fn loader_without_types<'a>() -> EbpfLoader<'a> {
 struct Sizes {
     events_bytes: u32,
     counts_entries: u32,
+    unwind_processes: u32,
+    unwind_mappings: u32,
 }
 
 impl Sizes {
-    fn new(settings: &LoadSettings, cpus: usize) -> Self {
+    /// For a host of `cpus` on which `tasks` processes and threads live.
+    fn new(settings: &LoadSettings, cpus: usize, tasks: usize) -> Self {
         let samples = settings.frequency_hertz as usize * cpus * settings.drain_interval_ms as usize / 1000;
         Self {
             // A quarter of all samples with a new stack of 64 frames each, between half a MB and 32 MB.
             events_bytes: (samples / 4 * 64 * 8).clamp(512 << 10, 32 << 20).next_power_of_two() as u32,
             // One sample makes at most one entry; twice that for a drain that comes late. About 100 bytes an entry.
             counts_entries: (samples * 2).clamp(2048, 1 << 20) as u32,
+            // Room for twice as many processes as there are tasks, at about 70 bytes each, and for 16 mappings of each.
+            unwind_processes: (tasks * 2)
+                .clamp(UNWIND_PROCESSES_ENTRIES as usize, 1 << 17)
+                .next_power_of_two() as u32,
+            unwind_mappings: (tasks * 32).clamp(UNWIND_MAPPINGS_ENTRIES as usize, 1 << 20).next_power_of_two()
+                as u32,
         }
     }
+}
+
+/// How many processes and threads live on this host.
+fn tasks() -> usize {
+    usize::from(rustix::system::sysinfo().procs)
 }
 
 fn open_rings(cpus: &[u32], rings: &mut Vec<PerfRing>) -> std::result::Result<(), String> {
@@ -377,7 +414,7 @@ mod tests {
             drain_interval_ms: 1000,
         };
         for (hertz, cpus) in [(99, 2), (999, 2), (99, 256), (10_000, 16)] {
-            let sizes = Sizes::new(&settings(hertz), cpus);
+            let sizes = Sizes::new(&settings(hertz), cpus, 300);
             assert!(sizes.counts_entries as usize >= hertz as usize * cpus);
             assert!(sizes.events_bytes.is_power_of_two() && sizes.events_bytes <= 32 << 20);
         }

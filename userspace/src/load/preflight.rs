@@ -140,6 +140,7 @@ const MEMBERS: &[(&str, &str, &str)] = &[
     ("TASK_COMM", "task_struct", "comm"),
     ("TASK_SIGNAL", "task_struct", "signal"),
     ("SIGNAL_LIVE", "signal_struct", "live"),
+    ("TASK_STACK", "task_struct", "stack"),
     ("TASK_THREAD_PID", "task_struct", "thread_pid"),
     ("PID_LEVEL", "pid", "level"),
     ("PID_NUMBERS", "pid", "numbers"),

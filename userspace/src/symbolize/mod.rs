@@ -27,7 +27,6 @@ mod perf_map;
 mod plt;
 mod sorted;
 mod symbol_table;
-mod vdso;
 mod window;
 
 #[cfg(test)]
@@ -216,7 +215,7 @@ impl Symbolizer {
     /// # Errors
     /// That this process has no vDSO, or that its symbol table is damaged.
     pub fn vdso(&self, offsets: &[u64]) -> Result<Vec<Option<Symbol>>, ElfError> {
-        let image = vdso::image().map_err(ElfError::Read)?;
+        let image = crate::targets::vdso::image().map_err(ElfError::Read)?;
         elf_names::resolve_image(&image, offsets)
     }
 }

@@ -6,8 +6,11 @@
 pub mod elf;
 pub mod files;
 pub mod proc_fs;
+pub mod tables;
+pub mod unwind;
+pub(crate) mod vdso;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::fs::File;
 
 use hostscope_wire::process::ProcessRecord;
@@ -56,6 +59,12 @@ pub struct Process {
 }
 
 impl Process {
+    /// What it has mapped as code, in the order of addresses.
+    #[must_use]
+    pub fn mappings(&self) -> &[Mapping] {
+        &self.mappings
+    }
+
     /// The mapping that holds `address`.
     #[must_use]
     pub fn mapping_at(&self, address: u64) -> Option<&Mapping> {
@@ -65,12 +74,12 @@ impl Process {
         })
     }
 
-    /// Puts a mapping in; what it covers of others is theirs no more, as mmap does it.
-    fn map(&mut self, new: Mapping) {
+    /// Puts a mapping in; what it covers of others is theirs no more, as mmap does it. False where it was there.
+    fn map(&mut self, new: Mapping) -> bool {
         let first = self.mappings.partition_point(|mapping| mapping.end <= new.start);
         let last = self.mappings.partition_point(|mapping| mapping.start < new.end);
         if self.mappings[first..last] == [new] {
-            return;
+            return false;
         }
         let before = self.mappings[first..last].first().filter(|mapping| mapping.start < new.start).copied();
         let after = self.mappings[first..last].last().filter(|mapping| mapping.end > new.end).copied();
@@ -81,6 +90,7 @@ impl Process {
             ..mapping
         });
         self.mappings.splice(first..last, [before, Some(new), after].into_iter().flatten());
+        true
     }
 }
 
@@ -102,6 +112,10 @@ pub struct Processes {
     /// Whether records of processes never heard of make new entries (the whole host is watched, or a cgroup).
     adopt_unknown: bool,
     interval: u64,
+    /// Processes whose mappings are not what they were when this was last taken.
+    changed: BTreeSet<ProcessId>,
+    /// Ids of processes that are gone for good.
+    gone: Vec<u32>,
     reader: ProcReader,
     /// The files mapped.
     pub files: Files,
@@ -118,6 +132,8 @@ impl Processes {
             ended: VecDeque::new(),
             adopt_unknown,
             interval: 0,
+            changed: BTreeSet::new(),
+            gone: Vec::new(),
             reader: ProcReader::new(),
             files: Files::new(),
         }
@@ -149,6 +165,24 @@ impl Processes {
         &self.all[&id]
     }
 
+    /// The process behind `id`, where it is still kept.
+    #[must_use]
+    pub fn find(&self, id: ProcessId) -> Option<&Process> {
+        self.all.get(&id)
+    }
+
+    /// The living processes whose mappings have changed since the last call.
+    pub fn take_changed(&mut self) -> Vec<ProcessId> {
+        let changed = std::mem::take(&mut self.changed);
+        changed.into_iter().filter(|id| self.all.get(id).is_some_and(|process| !process.exited)).collect()
+    }
+
+    /// The ids of processes that have gone since the last call and were not given to others since.
+    pub fn take_gone(&mut self) -> Vec<u32> {
+        let gone = std::mem::take(&mut self.gone);
+        gone.into_iter().filter(|pid| !self.by_pid.contains_key(pid)).collect()
+    }
+
     /// How many are known.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -169,6 +203,7 @@ impl Processes {
             let Some(process) = self.all.get(&id) else { continue };
             if self.by_pid.get(&process.pid) == Some(&id) {
                 self.by_pid.remove(&process.pid);
+                self.gone.push(process.pid);
             }
             if !process.has_samples {
                 self.all.remove(&id);
@@ -256,6 +291,7 @@ impl Processes {
         let id = self.insert(record.tgid, record.start_time_ns, comm(&record.comm));
         if let Some(process) = self.all.get_mut(&id) {
             process.mappings = mappings;
+            self.changed.insert(id);
         }
     }
 
@@ -283,6 +319,7 @@ impl Processes {
         if let Some(process) = self.by_pid.get(&pid).and_then(|id| self.all.get_mut(id)) {
             process.before_exec = std::mem::take(&mut process.mappings);
         }
+        self.changed.extend(self.by_pid.get(&pid));
     }
 
     /// A process has ended.
@@ -308,8 +345,9 @@ impl Processes {
         let path = proc_fs::clean_path(new.path);
         let NewMapping { pid, start, end, file_offset, device, inode, .. } = *new;
         let file = self.files.intern(&Sighting { pid, start, end, device, inode, path: &path });
-        if let Some(process) = self.all.get_mut(&id) {
-            process.map(Mapping { start, end, file_offset, file });
+        let mapping = Mapping { start, end, file_offset, file };
+        if self.all.get_mut(&id).is_some_and(|process| process.map(mapping)) {
+            self.changed.insert(id);
         }
     }
 
@@ -340,6 +378,7 @@ impl Processes {
         };
         self.all.insert(id, process);
         self.by_pid.insert(pid, id);
+        self.changed.insert(id);
         id
     }
 
@@ -355,6 +394,7 @@ impl Processes {
         let Some(process) = self.all.get_mut(&id) else { return };
         let (pid, files) = (process.pid, &mut self.files);
         process.read_in_interval = self.interval;
+        let mut is_changed = false;
         // A process that has gone has no mappings to be read; one that is hidden (no CAP_SYS_PTRACE) neither.
         let _ = self.reader.executable_mappings(pid, |line| {
             let MapsLine { start, end, file_offset, device, inode, path } = line;
@@ -366,8 +406,11 @@ impl Processes {
                 path
             };
             let file = files.intern(&Sighting { pid, start, end, device, inode, path });
-            process.map(Mapping { start, end, file_offset, file });
+            is_changed |= process.map(Mapping { start, end, file_offset, file });
         });
+        if is_changed {
+            self.changed.insert(id);
+        }
     }
 }
 

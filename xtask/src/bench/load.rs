@@ -36,7 +36,7 @@ impl Idle {
         while self.children.len() < count {
             let mut command = Command::new("sleep");
             command.arg("3600").stdin(Stdio::null());
-            ends_with_parent(&mut command);
+            ends_with_parent(&mut command, libc::SIGKILL);
             self.children.push(command.spawn().map_err(|error| process::cannot_start(&command, &error))?);
         }
         Ok(())
@@ -63,7 +63,7 @@ impl Busy {
         workspace::write(&clock, [0; 8])?;
         let mut command = Command::new(&program);
         command.args(["2", &depth.to_string()]).arg(&clock).stdin(Stdio::null());
-        ends_with_parent(&mut command);
+        ends_with_parent(&mut command, libc::SIGKILL);
         let child = command.spawn().map_err(|error| process::cannot_start(&command, &error))?;
         Ok(Self { child: [child], clock })
     }
@@ -109,7 +109,7 @@ impl Drop for Busy {
     }
 }
 
-fn end(children: &mut [Child]) {
+pub(crate) fn end(children: &mut [Child]) {
     for child in &mut *children {
         // Gone already: nothing to do.
         let _ = child.kill();
@@ -119,12 +119,12 @@ fn end(children: &mut [Child]) {
     }
 }
 
-/// Has the kernel end the command should this thread die before it can.
-fn ends_with_parent(command: &mut Command) {
+/// Has the kernel send the command a signal that ends it, should this thread die before it can.
+pub(crate) fn ends_with_parent(command: &mut Command, signal: libc::c_int) {
     // SAFETY: the closure only makes a system call that is safe between fork and exec, and touches no memory.
     unsafe {
-        command.pre_exec(|| {
-            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+        command.pre_exec(move || {
+            libc::prctl(libc::PR_SET_PDEATHSIG, signal);
             Ok(())
         });
     }

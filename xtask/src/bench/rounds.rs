@@ -1,6 +1,7 @@
 //! Runs the tools in turn and collects what each cost and when it sampled first.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::Duration;
 
 use super::figures::Figures;
@@ -107,33 +108,35 @@ impl Contestant {
     }
 
     fn try_clock_run(&mut self, course: &Course) -> Result<()> {
-        let job = self.job(course, Purpose::Clock, 1);
-        tools::fresh_folder(&job.folder)?;
+        let folder = course.folder.join(self.tool.name);
+        let job = self.job(course, &folder, Purpose::Clock, 1);
+        tools::fresh_folder(&folder)?;
         course.busy.start_clock()?;
-        let ran = self.run_once(&job.borrowed(&self.program));
+        let ran = self.run_once(&job);
         let stopped = course.busy.stop_clock();
         ran.and(stopped)?;
-        let text = Tool::text(&job.borrowed(&self.program))?;
+        let text = Tool::text(&job)?;
         let Some((first, _)) = load::slots_in(&text) else {
             return Err(Failure::new(
                 format!("{} has no sample that tells its time", self.tool.title()),
-                format!("look at its output in {}", job.folder.display()),
+                format!("look at its output in {}", folder.display()),
             ));
         };
         self.first_sample_ms.push(first);
-        if self.tool.name == tools::HOSTSCOPE {
-            self.read_own_timing(&job.folder)?;
-            self.nameless.add(&names::nameless(&workspace::read(&job.folder.join("profile.json"))?)?);
+        if self.tool.is_hostscope() {
+            self.read_own_timing(&folder)?;
+            self.nameless.add(&names::nameless(&workspace::read(&folder.join("profile.json"))?)?);
         }
         Ok(())
     }
 
     fn try_cost_run(&mut self, course: &Course) -> Result<()> {
-        let job = self.job(course, Purpose::Cost, course.seconds);
-        tools::fresh_folder(&job.folder)?;
-        let (cost, after) = self.run_once(&job.borrowed(&self.program))?;
-        let startup_ms = if self.tool.name == tools::HOSTSCOPE {
-            self.read_own_timing(&job.folder)?
+        let folder = course.folder.join(self.tool.name);
+        let job = self.job(course, &folder, Purpose::Cost, course.seconds);
+        tools::fresh_folder(&folder)?;
+        let (cost, after) = self.run_once(&job)?;
+        let startup_ms = if self.tool.is_hostscope() {
+            self.read_own_timing(&folder)?
         } else if self.tool.ends_by_timeout() {
             0.0
         } else {
@@ -148,7 +151,7 @@ impl Contestant {
     }
 
     /// The tool and its after-work.
-    fn run_once(&self, job: &Job) -> Result<(Cost, Option<Cost>)> {
+    pub(crate) fn run_once(&self, job: &Job) -> Result<(Cost, Option<Cost>)> {
         let setting = self.tool.setting();
         let _setting = setting.map(|(file, value)| Setting::set(file, value)).transpose()?;
         let limit = Duration::from_secs(u64::from(job.seconds)) + PATIENCE;
@@ -166,7 +169,7 @@ impl Contestant {
     }
 
     /// The line that `hostscope -v` ends with; returns the milliseconds until it sampled.
-    fn read_own_timing(&mut self, folder: &std::path::Path) -> Result<f64> {
+    fn read_own_timing(&mut self, folder: &Path) -> Result<f64> {
         let said = workspace::read(&folder.join("stderr.txt"))?;
         let timing = Timing::read(&said).ok_or_else(|| {
             Failure::new(
@@ -181,30 +184,24 @@ impl Contestant {
         Ok(timing.startup)
     }
 
-    fn job(&self, course: &Course, purpose: Purpose, seconds: u32) -> OwnedJob {
-        OwnedJob {
-            folder: course.folder.join(self.tool.name),
-            purpose,
-            seconds,
-            hertz: course.hertz,
-            pid: course.busy.pid(),
-        }
+    /// Runs it once while `observe` looks at it, from its start on.
+    pub(crate) fn observed<T: Send>(
+        &self,
+        job: &Job,
+        observe: impl FnOnce() -> Result<T> + Send,
+    ) -> Result<T> {
+        thread::scope(|scope| {
+            let observer = scope.spawn(observe);
+            let ran = self.run_once(job);
+            let seen =
+                observer.join().unwrap_or_else(|_| Err(Failure::new("the reading died", "run it again")));
+            ran.and(seen)
+        })
     }
-}
 
-/// A [`Job`] without the program, which the contestant has.
-struct OwnedJob {
-    folder: PathBuf,
-    purpose: Purpose,
-    seconds: u32,
-    hertz: u32,
-    pid: u32,
-}
-
-impl OwnedJob {
-    fn borrowed<'a>(&'a self, program: &'a std::path::Path) -> Job<'a> {
-        let Self { folder, purpose, seconds, hertz, pid } = self;
-        Job { program, folder, purpose: *purpose, seconds: *seconds, hertz: *hertz, pid: *pid }
+    fn job<'a>(&'a self, course: &Course, folder: &'a Path, purpose: Purpose, seconds: u32) -> Job<'a> {
+        let (hertz, pid) = (course.hertz, course.busy.pid());
+        Job { program: &self.program, folder, purpose, seconds, hertz, pid, alone: false }
     }
 }
 
@@ -219,14 +216,7 @@ struct Timing {
 impl Timing {
     fn read(stderr: &str) -> Option<Self> {
         let line = stderr.lines().rev().find(|line| line.contains("startup_ms="))?;
-        let field = |name: &str| {
-            let value = line.split_once(name)?.1;
-            value
-                .split(|character: char| !(character.is_ascii_digit() || character == '.'))
-                .next()?
-                .parse()
-                .ok()
-        };
+        let field = |name: &str| tools::number_after(line, name);
         let first_sample = field("first_sample_ms=");
         Some(Self { startup: field("startup_ms=")?, first_sample, finish: field("finish_ms=")? })
     }

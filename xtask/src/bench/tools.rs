@@ -11,30 +11,66 @@ use crate::{process, workspace};
 /// The first of [`TOOLS`], to which all others are compared.
 pub(crate) const HOSTSCOPE: &str = "hostscope";
 
+/// hostscope once more, its cache of unwind tables empty before each run.
+pub(crate) const HOSTSCOPE_COLD: &str = "hostscope-cold";
+
 /// Every tool, hostscope first.
 pub(crate) const TOOLS: &[Tool] = &[
-    Tool { name: HOSTSCOPE, source: Source::Own, command: hostscope, after: None, programs: true },
+    Tool {
+        name: HOSTSCOPE,
+        source: Source::Own,
+        command: hostscope,
+        after: None,
+        programs: true,
+        unwinds: true,
+    },
+    Tool {
+        name: HOSTSCOPE_COLD,
+        source: Source::Own,
+        command: hostscope_cold,
+        after: None,
+        programs: false,
+        unwinds: false,
+    },
     Tool {
         name: "bpftrace",
-        source: Source::Debian("bpftrace"),
+        source: Source::Debian { package: "bpftrace", program: "bpftrace" },
         command: bpftrace,
         after: None,
         programs: true,
+        unwinds: false,
     },
     Tool {
         name: "perf",
-        source: Source::Debian("linux-perf"),
+        source: PERF,
         command: perf_record,
         after: Some(perf_script),
         programs: false,
+        unwinds: false,
     },
-    Tool { name: "profile-bee", source: PROFILE_BEE, command: profile_bee, after: None, programs: true },
+    Tool {
+        name: "perf-dwarf",
+        source: PERF,
+        command: perf_record_dwarf,
+        after: Some(perf_script),
+        programs: false,
+        unwinds: true,
+    },
+    Tool {
+        name: "profile-bee",
+        source: PROFILE_BEE,
+        command: profile_bee,
+        after: None,
+        programs: true,
+        unwinds: false,
+    },
     Tool {
         name: "profile-bee-dwarf",
         source: PROFILE_BEE,
         command: profile_bee_dwarf,
         after: None,
         programs: true,
+        unwinds: true,
     },
     Tool {
         name: "samply",
@@ -42,10 +78,15 @@ pub(crate) const TOOLS: &[Tool] = &[
         command: samply,
         after: None,
         programs: false,
+        unwinds: false,
     },
 ];
 
+const PERF: Source = Source::Debian { package: "linux-perf", program: "perf" };
 const PROFILE_BEE: Source = Source::Cargo { package: "profile-bee", version: "^0.3", program: "probee" };
+
+/// The folder, beside those of the runs, that hostscope keeps its unwind tables in from run to run.
+pub(crate) const WARM_CACHE: &str = "unwind-cache";
 
 /// One of them.
 pub(crate) struct Tool {
@@ -54,16 +95,18 @@ pub(crate) struct Tool {
     command: fn(&Job) -> Command,
     /// What has to follow before there is something to look at; counted apart.
     after: Option<fn(&Job) -> Command>,
-    /// Whether it samples by an eBPF program.
+    /// Whether it samples by an eBPF program whose time in the kernel is worth telling.
     pub(crate) programs: bool,
+    /// Whether it is to get through code without frame pointers and [`super::stacks`] can read what it got.
+    pub(crate) unwinds: bool,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Source {
     /// This checkout.
     Own,
-    /// A Debian package, and the program of its name (perf of linux-perf).
-    Debian(&'static str),
+    /// A Debian package, and its program.
+    Debian { package: &'static str, program: &'static str },
     /// A crate to install, and its program.
     Cargo { package: &'static str, version: &'static str, program: &'static str },
 }
@@ -75,6 +118,8 @@ pub(crate) enum Purpose {
     Cost,
     /// To read from its output when it sampled: an output that [`Tool::text`] understands.
     Clock,
+    /// To look at every stack: an output that [`super::stacks::read`] understands.
+    Stacks,
 }
 
 /// One run.
@@ -86,6 +131,8 @@ pub(crate) struct Job<'a> {
     pub(crate) hertz: u32,
     /// The busy process, for those that can only watch one.
     pub(crate) pid: u32,
+    /// Nobody else is to be watched.
+    pub(crate) alone: bool,
 }
 
 impl Job<'_> {
@@ -104,11 +151,18 @@ impl Tool {
     /// The name as shown, with what is particular.
     pub(crate) fn title(&self) -> &'static str {
         match self.name {
+            HOSTSCOPE_COLD => "hostscope, cold",
             "perf" => "perf record -g",
+            "perf-dwarf" => "perf record --call-graph dwarf",
             "profile-bee-dwarf" => "profile-bee --dwarf",
             "samply" => "samply (one process)",
             name => name,
         }
+    }
+
+    /// Whether it is this checkout's program.
+    pub(crate) fn is_hostscope(&self) -> bool {
+        self.source == Source::Own
     }
 
     /// The kernel setting that it needs to run at all.
@@ -131,8 +185,8 @@ impl Tool {
     pub(crate) fn locate(&self, install: Install) -> Result<PathBuf> {
         match self.source {
             Source::Own => Ok(workspace::target().join("release/hostscope")),
-            Source::Debian(package) => process::find(self.name).ok_or_else(|| {
-                Failure::new(format!("no {} in PATH", self.name), format!("apt-get install {package}"))
+            Source::Debian { package, program } => process::find(program).ok_or_else(|| {
+                Failure::new(format!("no {program} in PATH"), format!("apt-get install {package}"))
             }),
             Source::Cargo { package, version, program } => cargo_install(package, version, program, install),
         }
@@ -176,11 +230,25 @@ fn cargo_install(package: &str, version: &str, program: &str, install: Install) 
 }
 
 fn hostscope(job: &Job) -> Command {
+    // One for all its runs, and of the benchmark's own: nobody else's is lost or made use of.
+    hostscope_with_cache(job, &job.folder.with_file_name(WARM_CACHE))
+}
+
+fn hostscope_cold(job: &Job) -> Command {
+    // The folder of a run is a fresh one.
+    hostscope_with_cache(job, &job.file("unwind-cache"))
+}
+
+fn hostscope_with_cache(job: &Job, cache: &Path) -> Command {
     let mut command = job.command();
+    command.env("HOSTSCOPE_CACHE", cache).env_remove("RUST_LOG");
     command.args(["record", "-v", "-d", &job.seconds.to_string(), "-F", &job.hertz.to_string()]);
+    if job.alone {
+        command.args(["-p", &job.pid.to_string()]);
+    }
     let outputs: &[&str] = match job.purpose {
         Purpose::Cost => &["profile.svg", "profile.pb.gz"],
-        Purpose::Clock => &["profile.json"],
+        Purpose::Clock | Purpose::Stacks => &["profile.json"],
     };
     for output in outputs {
         command.arg("-o").arg(job.file(output));
@@ -198,22 +266,50 @@ fn bpftrace(job: &Job) -> Command {
 }
 
 fn perf_record(job: &Job) -> Command {
+    perf_record_with(job, &["-g"])
+}
+
+fn perf_record_dwarf(job: &Job) -> Command {
+    perf_record_with(job, &["--call-graph", "dwarf"])
+}
+
+fn perf_record_with(job: &Job, call_graph: &[&str]) -> Command {
     let mut command = job.command();
-    command.args(["record", "-a", "-g", "-F", &job.hertz.to_string(), "-o"]).arg(job.file("perf.data"));
+    command
+        .arg("record")
+        .args(call_graph)
+        .args(["-F", &job.hertz.to_string(), "-o"])
+        .arg(job.file("perf.data"));
+    if job.alone {
+        command.args(["-p", &job.pid.to_string()]);
+    } else {
+        command.arg("-a");
+    }
     command.args(["--", "sleep", &job.seconds.to_string()]);
     command
 }
 
 fn perf_script(job: &Job) -> Command {
     let mut command = job.command();
-    command.args(["script", "-i"]).arg(job.file("perf.data"));
+    // As the others by default: with inlined functions one program with debug information takes it minutes.
+    command.args(["script", "--no-inline", "-i"]).arg(job.file("perf.data"));
+    if job.purpose == Purpose::Stacks {
+        command.args(["-F", "pid,ip,sym,dso"]);
+    }
     command
 }
 
 fn profile_bee(job: &Job) -> Command {
     let mut command = job.command();
-    command.args(["-f", &job.hertz.to_string(), "-t", &(job.seconds * 1000).to_string(), "-o"]);
-    command.arg(job.file("profile.svg"));
+    command.args(["-f", &job.hertz.to_string(), "-t", &(job.seconds * 1000).to_string()]);
+    if job.alone {
+        command.args(["-p", &job.pid.to_string()]);
+    }
+    if job.purpose == Purpose::Stacks {
+        command.arg("--group-by-process").arg("-o").arg(job.file("profile.folded"));
+    } else {
+        command.arg("-o").arg(job.file("profile.svg"));
+    }
     command
 }
 
@@ -246,6 +342,12 @@ pub(crate) fn version(program: &Path) -> String {
         word.starts_with(|first: char| first.is_ascii_digit()).then(|| word.to_owned())
     });
     number.unwrap_or_default()
+}
+
+/// The number behind `name` in a line of log, as in `elapsed_ms=812.5`.
+pub(crate) fn number_after(line: &str, name: &str) -> Option<f64> {
+    let value = line.split_once(name)?.1;
+    value.split(|character: char| !(character.is_ascii_digit() || character == '.')).next()?.parse().ok()
 }
 
 /// An empty folder for a run's files.

@@ -226,7 +226,7 @@ fn what_was_asked_before_needs_no_file() {
 
 #[test]
 fn the_vdso_has_names() {
-    let image = vdso::image().unwrap();
+    let image = crate::targets::vdso::image().unwrap();
     let workshop = Workshop::new();
     let path = workshop.path("vdso.so");
     std::fs::write(&path, &image).unwrap();

@@ -12,7 +12,7 @@ const MAX_IMAGE_BYTES: u64 = 1024 * 1024;
 ///
 /// # Errors
 /// What reading `/proc/self/maps` and `/proc/self/mem` gives, or that there is no vDSO (`vdso=0`, some emulators).
-pub(super) fn image() -> io::Result<Vec<u8>> {
+pub(crate) fn image() -> io::Result<Vec<u8>> {
     let maps = fs::read_to_string("/proc/self/maps")?;
     let (start, end) =
         range(&maps).ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "this process has no vDSO"))?;

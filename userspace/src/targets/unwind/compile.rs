@@ -1,0 +1,271 @@
+//! Makes the table of a file: its functions by ascending place in the file, their rows, and the gaps between them.
+
+use hostscope_wire::unwind::Rule;
+use object::elf;
+
+use super::UnwindError;
+use super::cfi::{Function, Parser, Record};
+use super::evaluate::{Cause, evaluate};
+use super::sections::{self, Frames};
+use super::table::{Builder, Table};
+use crate::targets::elf::{ElfError, ElfFile, ReadAt, Segment};
+
+/// Most functions of a file: 8 bytes each are held while it is read. A browser of 200 MB has 600,000.
+const MAX_FUNCTIONS: usize = 1 << 23;
+
+/// Between functions that are further apart than this lies code that nobody describes; what is nearer is padding to the
+/// alignment of the next, which nothing runs.
+const MAX_PADDING_BYTES: u64 = 15;
+
+/// A row is made of so many bytes of the section or more, nearly always.
+const SECTION_BYTES_PER_ROW: usize = 8;
+
+/// What was met on the way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Tally {
+    /// Functions in the table.
+    pub functions: u32,
+    /// Functions whose records cannot be read.
+    pub damaged: u32,
+    /// Functions without code in an executable segment of the file: what linkers leave of discarded ones.
+    pub outside: u32,
+    /// Functions that begin where another one does, or, of `.debug_frame`, within one of `.eh_frame`.
+    pub repeated: u32,
+    /// Rules that cannot be expressed, by the number of their [`Cause`].
+    pub unsupported: [u32; Cause::ALL.len()],
+}
+
+/// Makes the table of `file`.
+///
+/// # Errors
+/// See [`UnwindError`].
+pub fn compile(file: &impl ReadAt) -> Result<Table, UnwindError> {
+    compile_tallied(file).map(|(table, _)| table)
+}
+
+/// Makes the table of `file`, and tells what was met.
+///
+/// # Errors
+/// See [`UnwindError`].
+pub fn compile_tallied(file: &impl ReadAt) -> Result<(Table, Tally), UnwindError> {
+    let elf = ElfFile::parse(file)?;
+    if !elf.is_64_bit() || elf.machine() != elf::EM_X86_64 {
+        return Err(ElfError::Unsupported("not of x86-64").into());
+    }
+    let Some(code) = Code::of(&elf) else { return Err(UnwindError::NoUnwindInformation) };
+    let sections = sections::read(&elf)?;
+    let mut compiler = Compiler::new(&sections, code)?;
+    compiler.index()?;
+    compiler.evaluate();
+    compiler.finish()
+}
+
+/// Where in the file the code lies that is loaded to an address.
+struct Code {
+    /// The executable ones.
+    segments: Vec<Segment>,
+    /// Offsets in the index are counted from here.
+    first_offset: u64,
+    /// The last one that held an address.
+    recent: usize,
+}
+
+/// A place of code in the file.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    offset: u64,
+    /// Bytes to the end of its segment.
+    available: u64,
+}
+
+impl Code {
+    fn of(file: &ElfFile<'_>) -> Option<Self> {
+        let is_code = |segment: &&Segment| segment.kind == elf::PT_LOAD && segment.flags & elf::PF_X != 0;
+        let segments: Vec<_> = file.segments().iter().filter(is_code).copied().collect();
+        let first_offset = segments.iter().map(|segment| segment.offset).min()?;
+        Some(Self { segments, first_offset, recent: 0 })
+    }
+
+    #[inline]
+    fn place(&mut self, address: u64) -> Option<Place> {
+        let within = |segment: &Segment| {
+            let within =
+                address.checked_sub(segment.address).filter(|&within| within < segment.file_bytes)?;
+            let offset = segment.offset.checked_add(within)?;
+            Some(Place { offset, available: segment.file_bytes - within })
+        };
+        if let Some(place) = self.segments.get(self.recent).and_then(within) {
+            return Some(place);
+        }
+        let (index, place) =
+            self.segments.iter().enumerate().find_map(|(index, segment)| Some((index, within(segment)?)))?;
+        self.recent = index;
+        Some(place)
+    }
+
+    /// Where the code of `function` begins, counted from the first code; `None` where it has none.
+    #[inline]
+    fn start(&mut self, function: &Function) -> Option<u32> {
+        let place = self.place(function.start).filter(|_| function.bytes > 0)?;
+        u32::try_from(place.offset - self.first_offset).ok()
+    }
+}
+
+/// A section being read.
+struct Source<'a> {
+    parser: Parser<'a>,
+    /// Where it begins, counted through all sections.
+    first: u32,
+}
+
+/// A function as it is sorted: where its code begins, counted from the first code, in the upper half; where its record
+/// is, counted through all sections, in the lower.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Key(u64);
+
+impl Key {
+    fn new(start: u32, position: u32) -> Self {
+        Self(u64::from(start) << 32 | u64::from(position))
+    }
+
+    fn start(self) -> u64 {
+        self.0 >> 32
+    }
+
+    fn position(self) -> u32 {
+        self.0 as u32
+    }
+}
+
+struct Compiler<'a> {
+    sources: Vec<Source<'a>>,
+    /// Where `.debug_frame` begins, counted through all sections; what it says is believed only where `.eh_frame`,
+    /// which the program itself relies on, is silent.
+    first_debug: u32,
+    source_bytes: u32,
+    code: Code,
+    functions: Vec<Key>,
+    builder: Builder,
+    tally: Tally,
+}
+
+impl<'a> Compiler<'a> {
+    fn new(sections: &'a [Frames], code: Code) -> Result<Self, UnwindError> {
+        let (mut source_bytes, mut first_debug) = (0_u32, u32::MAX);
+        let mut sources = Vec::new();
+        for frames in sections {
+            if frames.is_debug {
+                first_debug = source_bytes;
+            }
+            sources.push(Source { parser: Parser::new(frames), first: source_bytes });
+            source_bytes = u32::try_from(frames.bytes.len())
+                .ok()
+                .and_then(|bytes| source_bytes.checked_add(bytes))
+                .ok_or(UnwindError::TooLarge("the sections together"))?;
+        }
+        let builder = Builder::new(source_bytes as usize / SECTION_BYTES_PER_ROW);
+        let (functions, tally) = (Vec::new(), Tally::default());
+        Ok(Self { sources, first_debug, source_bytes, code, functions, builder, tally })
+    }
+
+    /// Finds every function, and sorts them by their code.
+    fn index(&mut self) -> Result<(), UnwindError> {
+        for source in &mut self.sources {
+            let mut position = 0;
+            while let Some((record, next)) = source.parser.record(position) {
+                match record {
+                    Record::Other => {}
+                    Record::Damaged => self.tally.damaged += 1,
+                    Record::Function(function) => match self.code.start(&function) {
+                        Some(start) => self.functions.push(Key::new(start, source.first + position as u32)),
+                        None => self.tally.outside += 1,
+                    },
+                }
+                if self.functions.len() > MAX_FUNCTIONS {
+                    return Err(UnwindError::TooLarge("the number of functions"));
+                }
+                position = next;
+            }
+        }
+        self.functions.sort_unstable();
+        Ok(())
+    }
+
+    /// Puts the rows of every function into the table.
+    fn evaluate(&mut self) {
+        // The end of the code that was described last, and the furthest end of what `.eh_frame` describes.
+        let (mut described, mut settled) = (None, 0);
+        let mut previous = None;
+        for index in 0..self.functions.len() {
+            let key = self.functions[index];
+            let (start, is_debug) = (key.start(), self.is_debug(key));
+            if previous == Some(start) || is_debug && start < settled {
+                self.tally.repeated += 1;
+                continue;
+            }
+            let Some((source, function)) = self.function(key.position()) else { continue };
+            previous = Some(start);
+            let available = self.code.place(function.start).map_or(0, |place| place.available);
+            let end = start + function.bytes.min(available);
+            if !is_debug {
+                settled = settled.max(end);
+            }
+            if let Some(gap) = described.filter(|&gap| start - gap > MAX_PADDING_BYTES) {
+                self.builder.push(self.code.first_offset + gap, Rule::NONE);
+            }
+            let end = self.next_start(index, end);
+            self.put(source, &function, start, end);
+            described = Some(end);
+        }
+        if let Some(end) = described {
+            self.builder.push(self.code.first_offset + end, Rule::NONE);
+        }
+    }
+
+    fn is_debug(&self, key: Key) -> bool {
+        key.position() >= self.first_debug
+    }
+
+    /// Where the function at `index`, which says that it ends at `end`, ends because the next one begins.
+    fn next_start(&self, index: usize, end: u64) -> u64 {
+        let this = self.functions[index];
+        let rest = self.functions[index + 1..].iter().take_while(|next| next.start() < end);
+        let counts =
+            |next: &&Key| next.start() > this.start() && (self.is_debug(this) || !self.is_debug(**next));
+        rest.into_iter().find(counts).map_or(end, |next| next.start())
+    }
+
+    /// The function whose record is at `position`, and the number of its section.
+    fn function(&mut self, position: u32) -> Option<(usize, Function)> {
+        let number = usize::from(position >= self.first_debug).min(self.sources.len() - 1);
+        let source = &mut self.sources[number];
+        match source.parser.record((position - source.first) as usize)? {
+            (Record::Function(function), _) => Some((number, function)),
+            _ => None,
+        }
+    }
+
+    /// Puts the rows of one function into the table; its code lies from `start` to `end`, counted from the first code.
+    fn put(&mut self, source: usize, function: &Function, start: u64, end: u64) {
+        let parser = &self.sources[source].parser;
+        let Some((cie, instructions)) = parser.parts(function) else { return };
+        let (builder, unsupported) = (&mut self.builder, &mut self.tally.unsupported);
+        let mut count = |cause: Cause| unsupported[cause as usize] += 1;
+        let offset = self.code.first_offset + start;
+        evaluate(cie, instructions, parser.address(), function.start, end - start, &mut |within, rule| {
+            let rule = rule.unwrap_or_else(|cause| {
+                count(cause);
+                Rule::UNSUPPORTED
+            });
+            if !builder.push(offset + within, rule) {
+                count(Cause::TooManyRules);
+            }
+        });
+        self.tally.functions += 1;
+    }
+
+    fn finish(self) -> Result<(Table, Tally), UnwindError> {
+        let unsupported = self.tally.unsupported.iter().fold(0_u32, |sum, &count| sum.saturating_add(count));
+        Ok((self.builder.finish(self.source_bytes, unsupported)?, self.tally))
+    }
+}
