@@ -61,6 +61,10 @@ impl StackEnd {
     }
 }
 
+/// Set in a user frame's pc, but the first's, that is no return address: the code that a signal interrupted, and the
+/// trampoline that its handler returns to, which nobody called. No user address has this bit.
+pub const EXACT_PC: u64 = 1 << 63;
+
 /// A stack with the process it belongs to; sent once, counted by its id from then on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
@@ -82,7 +86,8 @@ pub struct StackHeader {
     pub user_frames: u32,
 }
 
-/// A [`StackHeader`] and its frames, leaf first: the interrupted pc, then return addresses, for each of both parts.
+/// A [`StackHeader`] and its frames, leaf first: the interrupted pc, then return addresses, for each of both parts; see
+/// [`EXACT_PC`].
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
 pub struct StackRecord {

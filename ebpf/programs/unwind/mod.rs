@@ -17,8 +17,8 @@ mod rule;
 mod table;
 
 use hostscope_wire::limits::MAX_USER_FRAMES;
-use hostscope_wire::stack::StackEnd;
-use hostscope_wire::unwind::{Block, MappingEntry, NO_TABLE, ProcessEntry, Rule};
+use hostscope_wire::stack::{EXACT_PC, StackEnd};
+use hostscope_wire::unwind::{Block, MappingEntry, NO_TABLE, ProcessEntry, Rule, cfa};
 
 /// One past the highest user address with four-level page tables, which is also where five-level kernels put programs
 /// that do not ask for more.
@@ -189,9 +189,8 @@ fn to_caller<P: Process>(process: &P, walk: &mut Walk, keep: impl FnOnce(u32, u6
     if !is_code && walk.guessed != Guess::No as u32 {
         return Err(instead(walk, StackEnd::UnmappedPc));
     }
-    keep(walk.frames, walk.pc);
-    walk.frames += 1;
     if !is_code {
+        keep_frame(walk, false, keep);
         return Err(StackEnd::UnmappedPc);
     }
     let offset = (looked_up - walk.mapping.start).wrapping_add(walk.mapping.file_offset);
@@ -204,10 +203,26 @@ fn to_caller<P: Process>(process: &P, walk: &mut Walk, keep: impl FnOnce(u32, u6
     walk.guessed = Guess::No as u32;
     let rule = match found {
         Some(rule) => rule,
-        None => no_table::rule(process, walk, table.is_none() && number != NO_TABLE)?,
+        None => match no_table::rule(process, walk, table.is_none() && number != NO_TABLE) {
+            Ok(rule) => rule,
+            Err(end) => {
+                keep_frame(walk, false, keep);
+                return Err(end);
+            }
+        },
     };
     let [first, second] = rule.to_words();
     walk.forgotten.set(first, second);
     let (first, second) = walk.forgotten.get();
-    rule::apply(process, walk, Rule::from_words([first, second]))
+    let rule = Rule::from_words([first, second]);
+    keep_frame(walk, rule.kind() == cfa::SIGNAL, keep);
+    rule::apply(process, walk, rule)
+}
+
+/// Hands out the frame that the walk stands at, marked where its pc is no return address.
+#[inline(always)]
+fn keep_frame(walk: &mut Walk, is_trampoline: bool, keep: impl FnOnce(u32, u64)) {
+    let is_exact = walk.frames > 0 && (is_trampoline || walk.interrupted != 0);
+    keep(walk.frames, if is_exact { walk.pc | EXACT_PC } else { walk.pc });
+    walk.frames += 1;
 }

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-use hostscope_wire::stack::{CountKey, StackEnd, StackHeader};
+use hostscope_wire::stack::{CountKey, EXACT_PC, StackEnd, StackHeader};
 
 use crate::targets::{Mapping, ProcessId};
 
@@ -87,10 +87,14 @@ impl Window {
         let mut locations = std::mem::take(&mut self.scratch);
         locations.clear();
         for (index, address) in frames.enumerate() {
-            // The first frame of each part is where the CPU was; all others are return addresses, which may belong to
-            // the next line or even the next function: the call lies before them.
+            // The first frame of each part is where the CPU was, and so are those that a signal interrupted; all others
+            // are return addresses, which may belong to the next line or even the next function: the call lies before
+            // them.
             let is_leaf = index == 0 || index == header.kernel_frames as usize;
-            let address = if is_leaf { address } else { address.wrapping_sub(1) };
+            let is_user = index >= header.kernel_frames as usize;
+            let is_exact = is_leaf || is_user && address & EXACT_PC != 0;
+            let address = if is_user { address & !EXACT_PC } else { address };
+            let address = if is_exact { address } else { address.wrapping_sub(1) };
             let place = if address >= KERNEL_BEGIN {
                 Place::Kernel
             } else {
@@ -177,6 +181,15 @@ mod tests {
         assert_eq!(addresses, [KERNEL_BEGIN + 8, KERNEL_BEGIN + 15, 0x1500, 0x15ff]);
         assert_eq!(window.locations[1].place, Place::Kernel);
         assert_eq!(window.locations[3].place, Place::Mapped(0));
+    }
+
+    #[test]
+    fn what_a_signal_interrupted_stays_where_it_is() {
+        let mut window = Window::default();
+        let frames = [0x1500, 0x1600 | EXACT_PC, 0x1700 | EXACT_PC, 0x1800];
+        window.add_stack(&header(1, 0, 4), frames.into_iter(), ProcessId(0), mapped);
+        let addresses: Vec<u64> = window.locations.iter().map(|location| location.address).collect();
+        assert_eq!(addresses, [0x1500, 0x1600, 0x1700, 0x17ff]);
     }
 
     #[test]

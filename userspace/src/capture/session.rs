@@ -23,9 +23,13 @@ use crate::targets::{ProcessId, Processes};
 /// How often counts are read. Longer saves little (a drain costs about 0.1 ms), shorter shows progress no better.
 const DRAIN_INTERVAL: Duration = Duration::from_secs(1);
 
-/// After a wake-up by new mappings, how long to wait for more of the same program's start before reading them: bounds
-/// the wake-ups of a host that starts programs all the time to 200 a second.
-const SETTLE: Duration = Duration::from_millis(5);
+/// After a wake-up by new mappings, how long to wait for more of the same program's start: its file and its loader come
+/// within 0.2 ms of the exec, and its first samples need them.
+const SETTLE: Duration = Duration::from_micros(300);
+
+/// The least time between two such readings: bounds the wake-ups of a host that starts programs all the time to 1,000 a
+/// second, at some 20 µs each.
+const LEAST_BETWEEN: Duration = Duration::from_millis(1);
 
 /// How long sampling waits for the unwind tables of chosen processes: nothing is missed meanwhile that was asked for.
 const TABLES_WAIT: Duration = Duration::from_secs(2);
@@ -162,6 +166,7 @@ impl Session {
         }
         let end = self.duration.map(|duration| sampling.instant + duration);
         let mut next_turn = sampling.instant + DRAIN_INTERVAL;
+        let mut drained = sampling.instant;
         loop {
             let until = end.map_or(next_turn, |end| end.min(next_turn));
             let woken = self.wait(stop, until);
@@ -174,8 +179,12 @@ impl Session {
                 self.turn()?;
                 progress(Progress { elapsed: sampling.instant.elapsed(), samples: self.tracked.samples });
             } else {
-                std::thread::sleep(SETTLE.min(until.saturating_duration_since(Instant::now())));
+                let now = Instant::now();
+                let rest = LEAST_BETWEEN.saturating_sub(now - drained).max(SETTLE);
+                let rest = rest.min(until.saturating_duration_since(now));
+                std::thread::sleep(rest);
                 self.drain();
+                drained = Instant::now();
             }
             if self.targets_have_ended() {
                 break;

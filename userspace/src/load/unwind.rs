@@ -259,8 +259,9 @@ impl UnwindMappings {
 
     /// Forgets a process.
     pub fn remove(&mut self, pid: u32) {
+        // It may have inherited its parent's and never have got its own.
+        let _ = self.processes.remove(&pid);
         if let Some(old) = self.by_pid.remove(&pid) {
-            let _ = self.processes.remove(&pid);
             self.places.give_back(old.first, old.count);
         }
     }

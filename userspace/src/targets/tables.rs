@@ -16,7 +16,7 @@ use hostscope_wire::unwind::{MappingEntry, NO_TABLE};
 use super::Processes;
 use super::elf::{BuildId, ElfFile};
 use super::files::{FileId, FileKind, Files};
-use super::unwind::{self, Table, UnwindError};
+use super::unwind::{self, Cached, DEFAULT_MAX_BYTES, Table, TableCache, UnwindError};
 use super::vdso;
 use crate::config::UnwindSettings;
 use crate::load::unwind::{KernelTable, UnwindMappings, UnwindTables};
@@ -234,7 +234,9 @@ impl Tables {
 }
 
 fn open_cache(folder: PathBuf) -> Option<TableCache> {
-    TableCache::open(&folder).inspect_err(|error| tracing::info!("no cache of unwind tables: {error}")).ok()
+    TableCache::open(&folder, DEFAULT_MAX_BYTES)
+        .inspect_err(|error| tracing::info!("no cache of unwind tables: {error}"))
+        .ok()
 }
 
 /// Where the unwind information of a file is read from, with its build id; `None` where there can be none.
@@ -300,16 +302,23 @@ impl Worker {
 
     /// A table in the kernel, without its number yet, or what becomes of the request instead.
     fn make(&mut self, request: &Request) -> Result<KernelTable, State> {
-        let cached = self.cache.as_mut().zip(request.build_id.as_ref()).and_then(|(cache, id)| cache.get(id));
+        let mut cache = self.cache.as_mut().zip(request.build_id.as_ref());
+        let cached = cache.as_mut().and_then(|(cache, id)| cache.get(id));
         let is_cached = cached.is_some();
-        let compiled = cached.unwrap_or_else(|| {
-            let compiled = request.source.compile();
-            if let (Some(cache), Some(id)) = (&mut self.cache, &request.build_id) {
-                cache.put(id, &compiled);
+        let made = match cached {
+            Some(Cached::Table(table)) => Ok(table),
+            Some(Cached::NoUnwindInformation) => Err(UnwindError::NoUnwindInformation),
+            None => request.source.compile(),
+        };
+        if let Some((cache, id)) = cache.filter(|_| !is_cached) {
+            match &made {
+                Ok(table) => cache.put(id, Some(table)),
+                Err(UnwindError::NoUnwindInformation) => cache.put(id, None),
+                // Reading may succeed next time.
+                Err(_) => {}
             }
-            compiled
-        });
-        let table = match compiled {
+        }
+        let table = match made {
             Ok(table) => table,
             Err(UnwindError::NoUnwindInformation) => return Err(State::Absent),
             Err(error) => {
@@ -418,15 +427,4 @@ impl Source {
             Self::Memory(image) => unwind::compile(image),
         }
     }
-}
-
-struct TableCache;
-impl TableCache {
-    fn open(_: &std::path::Path) -> std::io::Result<Self> {
-        Err(std::io::Error::other("stub"))
-    }
-    fn get(&mut self, _: &BuildId) -> Option<Result<Table, UnwindError>> {
-        None
-    }
-    fn put(&mut self, _: &BuildId, _: &Result<Table, UnwindError>) {}
 }

@@ -21,6 +21,7 @@ mod evaluate;
 mod table;
 mod check;
 mod compile;
+mod cache;
 
 #[cfg(test)]
 mod tests;
@@ -29,6 +30,7 @@ use std::fmt;
 
 use super::elf::ElfError;
 
+pub use cache::{CacheCounts, Cached, DEFAULT_MAX_BYTES, TableCache};
 pub use check::{TableError, check};
 pub use compile::{Tally, compile, compile_tallied};
 pub use evaluate::Cause;

@@ -252,7 +252,7 @@ impl<'a> Compiler<'a> {
         let (builder, unsupported) = (&mut self.builder, &mut self.tally.unsupported);
         let mut count = |cause: Cause| unsupported[cause as usize] += 1;
         let offset = self.code.first_offset + start;
-        evaluate(cie, instructions, parser.address(), function.start, end - start, &mut |within, rule| {
+        evaluate(cie, instructions, parser.address(), function.start, end - start, |within, rule| {
             let rule = rule.unwrap_or_else(|cause| {
                 count(cause);
                 Rule::UNSUPPORTED

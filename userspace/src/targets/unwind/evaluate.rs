@@ -145,7 +145,7 @@ impl State {
             Place::AtCfa(offset) => (fp::AT_CFA, offset),
             Place::At(Expression::Register { register: register::FP, offset }) => (fp::AT_FP, offset),
             Place::At(Expression::Register { register, offset }) => {
-                (fp::AT_CFA, self.from_cfa(register, offset).ok_or(Cause::FramePointer)?)
+                (fp::AT_CFA, self.seen_from_cfa(register, offset).ok_or(Cause::FramePointer)?)
             }
             _ => return Err(Cause::FramePointer),
         };
@@ -159,7 +159,7 @@ impl State {
     }
 
     /// Where register + offset lies as seen from the CFA, if that is counted from the same register.
-    fn from_cfa(&self, wanted: u8, offset: i64) -> Option<i64> {
+    fn seen_from_cfa(&self, wanted: u8, offset: i64) -> Option<i64> {
         match self.cfa {
             Cfa::Register { register, offset: of_cfa } if register == u64::from(wanted) => {
                 offset.checked_sub(of_cfa)
@@ -193,7 +193,7 @@ pub(super) fn evaluate(
     section: u64,
     start: u64,
     code_bytes: u64,
-    emit: &mut dyn FnMut(u64, Result<Rule, Cause>),
+    mut emit: impl FnMut(u64, Result<Rule, Cause>),
 ) {
     let mut machine = Machine { cie, section, state: cie.initial, remembered: Vec::new(), instructions };
     let mut place = 0_u64;
@@ -236,15 +236,15 @@ impl Machine<'_> {
         let code = self.instructions.u8()?;
         let low = code & 0x3f;
         match code & 0xc0 {
-            ADVANCE_LOC => return Some(self.advance(low.into())),
+            ADVANCE_LOC => Some(self.advance(low.into())),
             OFFSET => {
                 let offset = self.factored()?;
                 self.set(low.into(), Place::AtCfa(offset));
-                return Some(Step::Stays);
+                Some(Step::Stays)
             }
             RESTORE => {
                 self.restore(low.into());
-                return Some(Step::Stays);
+                Some(Step::Stays)
             }
             _ => self.extended(code),
         }
