@@ -141,18 +141,25 @@ fn realigned_stacks() {
 #[test]
 fn exceptions_and_virtual_methods() {
     let _host = host();
-    check(
-        "thrower",
-        "throw",
+    let workload = Workload::start("thrower", ["throw"]);
+    let recorded = watch(&workload);
+    let all = of_process(&recorded.profile, workload.pid());
+    assert_end(&all, "complete", NEARLY_ALL);
+    let attempt = "attempt < run_throw < main < ~ < _start";
+    Chains::new(
+        &["thrower"],
         &[
-            (1.0, "burn < Guard::~Guard < descend+ < attempt < run_throw < main < ~ < _start"),
+            (1.0, &format!("burn < Guard::~Guard < descend+ < {attempt}")),
             // In the unwinder of the language.
-            (30.0, "~ < descend+ < attempt < run_throw < main < ~ < _start"),
-            (1.0, "burn < attempt < run_throw < main < ~ < _start"),
-            (0.0, "~ < attempt < run_throw < main < ~ < _start"),
-            (0.0, "@plt < descend+ < attempt < run_throw < main < ~ < _start"),
+            (30.0, &format!("~ < descend+ < {attempt}")),
+            (1.0, &format!("burn < {attempt}")),
+            (0.0, &format!("~ < {attempt}")),
+            (0.0, &format!("@plt < descend+ < {attempt}")),
         ],
-    );
+    )
+    // That unwinder leaves its own frame for another one's; of the last instructions there its tables do not tell.
+    .with_strangers(0.5)
+    .assert(&all, NEARLY_ALL);
     check(
         "thrower",
         "virtual",
@@ -232,7 +239,7 @@ fn children_on_their_parents_stack_or_on_their_own() {
         children(
             case,
             &[
-                (20.0, &format!("burn < child < {started}")),
+                (5.0, &format!("burn < child < {started}")),
                 // The kernel makes or ends a process.
                 (0.1, &format!("~ < {started}")),
                 (0.0, &format!("@plt < {started}")),
@@ -381,16 +388,13 @@ fn rust_as_it_is_released() {
         assert_end(&all, "complete", NEARLY_ALL);
         Chains::new(&["optimised"], patterns).with_runtime(is_runtime).assert(&all, NEARLY_ALL);
     };
+    let boxed = "optimised::burn < optimised::main::{{closure}}";
     optimised(
         "calls",
         &[
-            (30.0, &format!("optimised::burn < optimised::twice < optimised::run_calls < {entry}")),
-            (
-                5.0,
-                &format!(
-                    "optimised::burn < optimised::main::{{{{closure}}}} < optimised::twice < optimised::run_calls < {entry}"
-                ),
-            ),
+            (10.0, &format!("optimised::burn < optimised::twice < optimised::run_calls < {entry}")),
+            (5.0, &format!("{boxed} < optimised::twice < optimised::run_calls < {entry}")),
+            (5.0, &format!("{boxed} < optimised::run_calls < {entry}")),
             (0.0, &format!("~ < {entry}")),
         ],
     );

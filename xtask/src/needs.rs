@@ -44,13 +44,27 @@ pub(crate) const NEEDS: &[Need] = &[
         by: For::Tests,
         reason: "libc.a: workloads that run in a virtual machine are static",
     },
-    Need { package: "golang-go", by: For::Tests, reason: "go tool pprof judges our pprof files" },
+    Need {
+        package: "golang-go",
+        by: For::Tests,
+        reason: "go tool pprof judges our pprof files, and a workload is written in Go",
+    },
     Need { package: "binutils", by: For::Tests, reason: "strip and objcopy make binaries with debug links" },
     Need {
         package: "xz-utils",
         by: For::Tests,
         reason: "compresses symbol tables as .gnu_debugdata holds them",
     },
+    Need { package: "python3", by: For::Tests, reason: "a program whose stacks are unwound" },
+    Need { package: "nodejs", by: For::Tests, reason: "a program that compiles its code while it runs" },
+    Need { package: "nginx-light", by: For::Tests, reason: "a server whose stacks are unwound" },
+    Need { package: "apache2-utils", by: For::Tests, reason: "ab calls that server" },
+    Need {
+        package: "redis-server",
+        by: For::Tests,
+        reason: "a server whose stacks are unwound, and its load",
+    },
+    Need { package: "postgresql", by: For::Tests, reason: "a server whose stacks are unwound, and its load" },
     Need { package: "g++", by: For::Fuzzing, reason: "compiles libFuzzer" },
     Need { package: "qemu-system-x86", by: For::VirtualMachines, reason: "boots other kernels" },
     Need {
