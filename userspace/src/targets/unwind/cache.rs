@@ -236,7 +236,7 @@ impl TableCache {
                 }
                 continue;
             }
-            let used = used + Duration::from_nanos(u64::try_from(stat.st_mtime_nsec).unwrap_or(0));
+            let used = used + Duration::from_nanos(stat.st_mtime_nsec);
             entries.push(Entry { name, used, bytes: u64::try_from(stat.st_size).unwrap_or(0) });
         }
         Ok(entries)
