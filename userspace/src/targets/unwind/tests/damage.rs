@@ -94,7 +94,8 @@ fn the_checker_finds_what_is_wrong() {
     }
     assert_eq!(change(0, 1, u32::MAX), Err(TableError::Layout));
     assert_eq!(change(0, 9, header.blocks + 1), Err(TableError::Layout));
-    assert_eq!(change(0, 11, 1), Err(TableError::Layout));
+    assert_eq!(change(0, 11, 16), Err(TableError::Layout));
+    assert_eq!(change(0, 12, 1), Err(TableError::Layout));
     assert_eq!(check(&good.blocks()[..header.blocks as usize - 1]), Err(TableError::Layout));
     assert_eq!(change(header.pages_at, 0, 1), Err(TableError::Pages));
     assert_eq!(change(header.pages_at, 1, 0), Err(TableError::Pages));

@@ -120,10 +120,8 @@ fn what_other_registers_do_is_no_matter() {
 
 #[test]
 fn a_cfa_that_is_a_word_in_memory() {
-    let rule = |register, at: i16, plus: i16| Rule {
-        cfa: cfa::DEREFERENCE << 4 | register,
-        cfa_offset: i32::from(plus) << 16 | i32::from(at as u16),
-        ..Rule::default()
+    let rule = |register, at: i16, plus: i8| {
+        Rule { cfa: cfa::DEREFERENCE << 4 | register, ..Rule::default() }.with_dereference(at, plus)
     };
     // gcc's realigned stacks: breg6 -8; deref. OpenSSL's: breg7 56; deref; plus_uconst 8.
     assert_eq!(last(&[0x0f, 3, 0x76, 0x78, 0x06]).0, rule(6, -8, 0));
@@ -131,8 +129,8 @@ fn a_cfa_that_is_a_word_in_memory() {
     assert_eq!(last(&[0x0f, 5, 0x77, 56, 0x06, 0x38, 0x22]).0, rule(7, 56, 8));
     assert_eq!(last(&[0x0f, 5, 0x77, 56, 0x06, 0x38, 0x1c]).0, rule(7, 56, -8));
     assert_eq!(last(&[0x0f, 6, 0x77, 0, 0x06, 0x0a, 0xff, 0x7f]).1, [Cause::CfaExpression]);
-    assert_eq!(last(&[0x0f, 7, 0x77, 0, 0x06, 0x0a, 0xff, 0x7f, 0x22]).0, rule(7, 0, i16::MAX));
-    assert_eq!(last(&[0x0f, 7, 0x77, 0, 0x06, 0x0a, 0, 0x80, 0x22]), unsupported(Cause::CfaOffset));
+    assert_eq!(last(&[0x0f, 7, 0x77, 0, 0x06, 0x0a, 0x7f, 0, 0x22]).0, rule(7, 0, i8::MAX));
+    assert_eq!(last(&[0x0f, 7, 0x77, 0, 0x06, 0x0a, 0x80, 0, 0x22]), unsupported(Cause::CfaOffset));
     // With rbp saved below it, as gcc does both.
     let drap = Rule { fp: fp::AT_FP, ..rule(6, -8, 0) };
     assert_eq!(last(&[0x0f, 3, 0x76, 0x78, 0x06, 0x10, 6, 2, 0x76, 0]).0, drap);
@@ -164,8 +162,8 @@ fn both_stubs_of_the_linkage_table() {
 
 #[test]
 fn offsets_beyond_a_rule() {
-    assert_eq!(last(&[0x0e, 0xff, 0xff, 0xff, 0xff, 7]).0, plain(7, i32::MAX));
-    assert_eq!(last(&[0x0e, 0x80, 0x80, 0x80, 0x80, 8]), unsupported(Cause::CfaOffset));
+    assert_eq!(last(&[0x0e, 0xff, 0xff, 0xff, 3]).0, plain(7, (1 << 23) - 1));
+    assert_eq!(last(&[0x0e, 0x80, 0x80, 0x80, 4]), unsupported(Cause::CfaOffset));
     assert_eq!(last(&[0x0d, 16]), unsupported(Cause::CfaOffset));
     assert_eq!(last(&[0x0d, 0x87, 2]), unsupported(Cause::CfaOffset));
 }

@@ -34,12 +34,12 @@ fn by_rule(rule: Rule, frame: &Frame) -> Caller {
     let base = frame.registers[usize::from(rule.register())];
     let fp = frame.registers[usize::from(register::FP)];
     let cfa = match rule.kind() {
-        cfa::REGISTER => base.wrapping_add_signed(rule.cfa_offset.into()),
-        cfa::DEREFERENCE => memory(base.wrapping_add_signed((rule.cfa_offset as i16).into()))
-            .wrapping_add_signed((rule.cfa_offset >> 16).into()),
+        cfa::REGISTER => base.wrapping_add_signed(rule.offset().into()),
+        cfa::DEREFERENCE => memory(base.wrapping_add_signed(rule.inner().into()))
+            .wrapping_add_signed(rule.outer().into()),
         cfa::PLT => {
             let pushed = if frame.pc & 15 >= rule.fp_offset as u64 { 8 } else { 0 };
-            frame.registers[7].wrapping_add_signed(rule.cfa_offset.into()) + pushed
+            frame.registers[7].wrapping_add_signed(rule.offset().into()) + pushed
         }
         cfa::SIGNAL => {
             let context = frame.registers[7];
@@ -268,7 +268,7 @@ fn readelf_says_the_same_where_it_says_enough() {
         if rule.kind() != cfa::REGISTER || rule.return_register().is_some() {
             continue;
         }
-        let words = format!("{}{:+}", names[usize::from(rule.register())], rule.cfa_offset);
+        let words = format!("{}{:+}", names[usize::from(rule.register())], rule.offset());
         assert_eq!((words.as_str(), "c-8"), (cfa.as_str(), ra.as_str()), "{address:#x}");
         let fp_words = match rule.fp_kind() {
             fp::AT_CFA => format!("c{:+}", rule.fp_offset * 8),
