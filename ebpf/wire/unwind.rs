@@ -128,8 +128,8 @@ pub struct Rule {
     /// Of [`fp::AT_CFA`] and [`fp::AT_FP`]: where, in words of 8 bytes. Of [`cfa::PLT`]: from which (pc & 15) on the
     /// stack holds one word more. Of [`cfa::DEREFERENCE`] with [`fp::SAME`]: nothing.
     pub fp_offset: i16,
-    /// Bytes from the register. Of [`cfa::DEREFERENCE`]: the lower 16 bits, signed, are bytes from the register to the
-    /// word read, the upper 16 bits, signed, are added to that word. Of [`cfa::PUSHES`] and [`cfa::POPS`]: the lower 16
+    /// Bytes from the register. Of [`cfa::DEREFERENCE`] and [`cfa::INDEXED`]: the lower 16 bits, signed, are bytes from the
+    /// register to the word read, the upper 16 bits, signed, are added to that word. Of [`cfa::PUSHES`] and [`cfa::POPS`]: the lower 16
     /// bits, signed, are bytes from rsp where the row begins; bit n of the upper 16 says that an instruction which moves
     /// rsp by a word ends n + 1 bytes behind the row's beginning. See [`Rule::stepped_offset`].
     pub cfa_offset: i32,
@@ -157,6 +157,9 @@ pub mod cfa {
     pub const PUSHES: u8 = 7;
     /// rsp + offset, and 8 less behind each instruction that pops a word: an epilogue in one row.
     pub const POPS: u8 = 8;
+    /// word at (rsp + 8 * register + lower offset) + upper offset: OpenSSL's Montgomery multiplication, where a server
+    /// without ADX spends its handshakes.
+    pub const INDEXED: u8 = 9;
 }
 
 /// How far behind a row's beginning [`cfa::PUSHES`] and [`cfa::POPS`] tell of pushes and pops, in bytes.

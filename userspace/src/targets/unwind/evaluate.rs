@@ -119,10 +119,12 @@ impl State {
                 (cfa::REGISTER, register)
             }
             Cfa::Expression(Expression::Dereference { register, at, plus }) => {
-                let at = i16::try_from(at).map_err(|_| Cause::CfaOffset)?;
-                let plus = i16::try_from(plus).map_err(|_| Cause::CfaOffset)?;
-                rule.cfa_offset = i32::from(plus) << 16 | i32::from(at as u16);
+                rule.cfa_offset = pair(at, plus).ok_or(Cause::CfaOffset)?;
                 (cfa::DEREFERENCE, register)
+            }
+            Cfa::Expression(Expression::Indexed { index, at, plus }) => {
+                rule.cfa_offset = pair(at, plus).ok_or(Cause::CfaOffset)?;
+                (cfa::INDEXED, index)
             }
             Cfa::Expression(Expression::Plt { offset, threshold }) => {
                 rule.cfa_offset = i32::try_from(offset).map_err(|_| Cause::CfaOffset)?;
@@ -174,6 +176,11 @@ impl State {
         let interrupted_sp = Expression::Dereference { register: register::SP, at: 160, plus: 0 };
         if self.cfa == Cfa::Expression(interrupted_sp) { Ok(Rule::SIGNAL) } else { Err(Cause::SignalFrame) }
     }
+}
+
+/// The offset to a word and what is added to it, as a rule holds both.
+fn pair(at: i64, plus: i64) -> Option<i32> {
+    Some(i32::from(i16::try_from(plus).ok()?) << 16 | i32::from(i16::try_from(at).ok()? as u16))
 }
 
 /// What an instruction does to the place that is spoken of.

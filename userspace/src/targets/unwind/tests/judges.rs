@@ -37,6 +37,10 @@ fn by_rule(rule: Rule, frame: &Frame) -> Caller {
         cfa::REGISTER => base.wrapping_add_signed(rule.cfa_offset.into()),
         cfa::DEREFERENCE => memory(base.wrapping_add_signed((rule.cfa_offset as i16).into()))
             .wrapping_add_signed((rule.cfa_offset >> 16).into()),
+        cfa::INDEXED => memory(
+            frame.registers[7].wrapping_add(base << 3).wrapping_add_signed((rule.cfa_offset as i16).into()),
+        )
+        .wrapping_add_signed((rule.cfa_offset >> 16).into()),
         cfa::PLT => {
             let pushed = if frame.pc & 15 >= rule.fp_offset as u64 { 8 } else { 0 };
             frame.registers[7].wrapping_add_signed(rule.cfa_offset.into()) + pushed
