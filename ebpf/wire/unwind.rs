@@ -132,9 +132,14 @@ pub struct Rule {
     /// Of [`fp::AT_CFA`] and [`fp::AT_FP`]: where, in words of 8 bytes. Of [`cfa::PLT`]: from which (pc & 15) on the
     /// stack holds one word more. Of [`cfa::DEREFERENCE`] with [`fp::SAME`]: nothing.
     pub fp_offset: i16,
-    /// The lower 24 bits, signed: bytes from the register ([`Rule::offset`]). Of [`cfa::DEREFERENCE`] the lower 16 bits,
-    /// signed, are bytes from the register to the word read ([`Rule::inner`]), the next 8, signed, are added to that word
-    /// ([`Rule::outer`]). The upper 8 bits: where the followed register is ([`Rule::saved`]).
+    /// The lower 24 bits, signed: bytes from the register ([`Rule::offset`]). The upper 8 bits: where the followed register
+    /// is ([`Rule::saved`]).
+    ///
+    /// Of [`cfa::DEREFERENCE`] and [`cfa::INDEXED`] the lower 16 bits, signed, are bytes from the register to the word read
+    /// ([`Rule::inner`]), and the next 8, signed, are added to that word ([`Rule::outer`]). Of [`cfa::PUSHES`] and
+    /// [`cfa::POPS`] the lower 16 bits, signed, are bytes from rsp where the row begins; bit n of the upper 16 says that an
+    /// instruction which moves rsp by a word ends n + 1 bytes behind the row's beginning ([`Rule::stepped_offset`]); the
+    /// followed register is not saved there.
     pub cfa_offset: i32,
 }
 
@@ -157,7 +162,19 @@ pub mod cfa {
     pub const NONE: u8 = 5;
     /// There is a rule, but of a form that a table cannot hold.
     pub const UNSUPPORTED: u8 = 6;
+    /// rsp + offset, and 8 more behind each instruction that pushes a word: a prologue in one row.
+    ///
+    /// Two thirds of all rows would otherwise differ from the one before only by a push or pop.
+    pub const PUSHES: u8 = 7;
+    /// rsp + offset, and 8 less behind each instruction that pops a word: an epilogue in one row.
+    pub const POPS: u8 = 8;
+    /// word at (rsp + 8 * register + lower offset) + upper offset: OpenSSL's Montgomery multiplication, where a server
+    /// without ADX spends its handshakes.
+    pub const INDEXED: u8 = 9;
 }
+
+/// How far behind a row's beginning [`cfa::PUSHES`] and [`cfa::POPS`] tell of pushes and pops, in bytes.
+pub const MAX_STEP_DISTANCE: u32 = 16;
 
 /// Where the caller's rbp is: the lower half of [`Rule::fp`].
 pub mod fp {
@@ -247,7 +264,7 @@ impl Rule {
     #[must_use]
     #[inline(always)]
     pub const fn saved(self) -> u8 {
-        (self.cfa_offset >> 24) as u8
+        if self.kind() == cfa::PUSHES || self.kind() == cfa::POPS { 0 } else { (self.cfa_offset >> 24) as u8 }
     }
 
     /// The same rule with `offset` bytes from the register; `None` beyond 24 bits.
@@ -280,6 +297,17 @@ impl Rule {
     #[inline(always)]
     pub const fn return_register(self) -> Option<u8> {
         (self.fp >> 4).checked_sub(1)
+    }
+
+    /// Of [`cfa::PUSHES`] and [`cfa::POPS`]: bytes from rsp to the CFA at a pc that lies `distance` bytes behind the row's
+    /// beginning.
+    #[must_use]
+    #[inline(always)]
+    pub const fn stepped_offset(self, distance: u32) -> i32 {
+        let reached = if distance < MAX_STEP_DISTANCE { (1 << distance) - 1 } else { 0xffff };
+        let steps = ((self.cfa_offset as u32 >> 16) & reached).count_ones() as i32;
+        let first = self.cfa_offset as i16 as i32;
+        if self.kind() == cfa::POPS { first - 8 * steps } else { first + 8 * steps }
     }
 
     /// The two words that a block holds of it.

@@ -29,7 +29,7 @@ pub fn apply<P: Process>(process: &P, walk: &mut Walk, rule: Rule) -> Result<(),
     if kind == cfa::SIGNAL {
         return to_interrupted(process, walk);
     }
-    if kind > cfa::PLT {
+    if kind > cfa::PLT && kind != cfa::INDEXED {
         return Err(StackEnd::BadRule);
     }
     let base = match rule.register() {
@@ -41,7 +41,8 @@ pub fn apply<P: Process>(process: &P, walk: &mut Walk, rule: Rule) -> Result<(),
         other if walk.followed == u32::from(other) && other != 0 => walk.followed_value,
         _ => return Err(StackEnd::BadRule),
     };
-    let cfa = if kind == cfa::DEREFERENCE {
+    let cfa = if kind == cfa::DEREFERENCE || kind == cfa::INDEXED {
+        let base = if kind == cfa::INDEXED { walk.sp.wrapping_add(base << 3) } else { base };
         let address = base.wrapping_add(rule.inner() as i64 as u64);
         process.word(address).ok_or(StackEnd::UnreadableStack)?.wrapping_add(rule.outer() as i64 as u64)
     } else {

@@ -1,7 +1,7 @@
 //! The rule for a place in a file, from the file's table.
 
 use hostscope_wire::unwind::{
-    Block, PAGE_SHIFT, PAGES_PER_BLOCK, ROWS_PER_BLOCK, RULES_PER_BLOCK, Row, Rule, cfa,
+    Block, PAGE_SHIFT, PAGES_PER_BLOCK, ROWS_PER_BLOCK, RULES_PER_BLOCK, Row, Rule, cfa, register,
 };
 
 use super::{Forgotten, Process, Walk};
@@ -42,7 +42,15 @@ pub fn rule_at<P: Process>(process: &P, table: P::Table, offset: u64, walk: &mut
     let rules = process.block(table, rules_at.wrapping_add(number / RULES_PER_BLOCK))?;
     let slot = (number % RULES_PER_BLOCK) * 2;
     let rule = Rule::from_words([word(rules, slot), word(rules, slot + 1)]);
-    if rule.kind() == cfa::NONE { None } else { Some(rule) }
+    match rule.kind() {
+        cfa::NONE => None,
+        cfa::PUSHES | cfa::POPS => {
+            let distance = ((offset & 0xffff) as u32).wrapping_sub(row.offset());
+            let cfa_offset = rule.stepped_offset(distance) & 0x00ff_ffff;
+            Some(Rule { cfa: cfa::REGISTER << 4 | register::SP, cfa_offset, ..rule })
+        }
+        _ => Some(rule),
+    }
 }
 
 /// The last of a page's rows that begins at or before `offset`. The page's first begins at 0.

@@ -84,7 +84,8 @@ fn is_valid(rule: Rule) -> bool {
         _ => false,
     };
     match rule.kind() {
-        cfa::REGISTER | cfa::DEREFERENCE => fp_is_valid,
+        cfa::REGISTER | cfa::DEREFERENCE | cfa::INDEXED => fp_is_valid,
+        cfa::PUSHES | cfa::POPS => fp_is_valid && rule.register() == register::SP,
         cfa::PLT => {
             rule.register() == register::SP && rule.fp == fp::SAME && (0..=15).contains(&rule.fp_offset)
         }

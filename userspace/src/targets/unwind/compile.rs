@@ -17,8 +17,8 @@ const MAX_FUNCTIONS: usize = 1 << 23;
 /// alignment of the next, which nothing runs.
 const MAX_PADDING_BYTES: u64 = 15;
 
-/// A row is made of so many bytes of the section or more, nearly always.
-const SECTION_BYTES_PER_ROW: usize = 8;
+/// A row is made of so many bytes of the section, or more, in most files; what is not used costs no memory.
+const SECTION_BYTES_PER_ROW: usize = 16;
 
 /// rbx and r12 to r15: what a called function gives back as it was, beside rbp.
 const CALLEE_SAVED: [u8; 5] = [3, 12, 13, 14, 15];
@@ -281,7 +281,6 @@ impl<'a> Compiler<'a> {
         let parser = &self.sources[source].parser;
         let Some((cie, instructions)) = parser.parts(function) else { return };
         let (builder, unsupported) = (&mut self.builder, &mut self.tally.unsupported);
-        let mut count = |cause: Cause| unsupported[cause as usize] += 1;
         let offset = self.code.first_offset + start;
         let code_bytes = end - start;
         let counted_from = &mut self.counted_from;
@@ -294,21 +293,21 @@ impl<'a> Compiler<'a> {
         let (section, follow) = (parser.address(), self.follow);
         evaluate(cie, instructions, section, function.start, code_bytes, follow, |within, rule| {
             let rule = rule.unwrap_or_else(|cause| {
-                count(cause);
+                unsupported[cause as usize] += 1;
                 Rule::UNSUPPORTED
             });
             note(last, within);
             last = (within, rule);
-            if !builder.push(offset + within, rule) {
-                count(Cause::TooManyRules);
-            }
+            builder.push(offset + within, rule);
         });
         note(last, code_bytes);
         self.tally.functions += 1;
     }
 
-    fn finish(self) -> Result<(Table, Tally), UnwindError> {
+    fn finish(mut self) -> Result<(Table, Tally), UnwindError> {
         let unsupported = self.tally.unsupported.iter().fold(0_u32, |sum, &count| sum.saturating_add(count));
-        Ok((self.builder.finish(self.source_bytes, unsupported, self.follow)?, self.tally))
+        let (table, refused) = self.builder.finish(self.source_bytes, unsupported, self.follow)?;
+        self.tally.unsupported[Cause::TooManyRules as usize] = refused;
+        Ok((table, self.tally))
     }
 }

@@ -134,10 +134,12 @@ impl State {
                 (cfa::REGISTER, register)
             }
             Cfa::Expression(Expression::Dereference { register, at, plus }) => {
-                let at = i16::try_from(at).map_err(|_| Cause::CfaOffset)?;
-                let plus = i8::try_from(plus).map_err(|_| Cause::CfaOffset)?;
-                *rule = rule.with_dereference(at, plus);
+                *rule = pair(*rule, at, plus).ok_or(Cause::CfaOffset)?;
                 (cfa::DEREFERENCE, register)
+            }
+            Cfa::Expression(Expression::Indexed { index, at, plus }) => {
+                *rule = pair(*rule, at, plus).ok_or(Cause::CfaOffset)?;
+                (cfa::INDEXED, index)
             }
             Cfa::Expression(Expression::Plt { offset, threshold }) => {
                 *rule = rule.with_offset(offset).ok_or(Cause::CfaOffset)?;
@@ -189,6 +191,11 @@ impl State {
         let interrupted_sp = Expression::Dereference { register: register::SP, at: 160, plus: 0 };
         if self.cfa == Cfa::Expression(interrupted_sp) { Ok(Rule::SIGNAL) } else { Err(Cause::SignalFrame) }
     }
+}
+
+/// The rule with the offset to a word and what is added to it.
+fn pair(rule: Rule, at: i64, plus: i64) -> Option<Rule> {
+    Some(rule.with_dereference(i16::try_from(at).ok()?, i8::try_from(plus).ok()?))
 }
 
 /// What an instruction does to the place that is spoken of.

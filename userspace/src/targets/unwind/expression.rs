@@ -10,6 +10,8 @@ pub(super) enum Expression {
     Register { register: u8, offset: i64 },
     /// word at (register + at) + plus
     Dereference { register: u8, at: i64, plus: i64 },
+    /// word at (rsp + 8 * index + at) + plus
+    Indexed { index: u8, at: i64, plus: i64 },
     /// rsp + offset + 8 if (pc & 15) >= threshold
     Plt { offset: i64, threshold: u8 },
 }
@@ -26,6 +28,7 @@ const CONSTU: u8 = 0x10;
 const CONSTS: u8 = 0x11;
 const AND: u8 = 0x1a;
 const MINUS: u8 = 0x1c;
+const MUL: u8 = 0x1e;
 const PLUS: u8 = 0x22;
 const PLUS_UCONST: u8 = 0x23;
 const SHL: u8 = 0x24;
@@ -50,6 +53,7 @@ pub(super) fn recognize(bytes: &[u8]) -> Option<Expression> {
             reader.is_empty().then_some(Expression::Dereference { register, at: offset, plus })
         }
         BREG16 if register == register::SP => plt(&mut reader, offset),
+        code @ BREG0..=BREG15 if register == register::SP => indexed(&mut reader, code - BREG0, offset),
         _ => None,
     }
 }
@@ -68,6 +72,14 @@ fn plt(reader: &mut Bytes<'_>, offset: i64) -> Option<Expression> {
         return None;
     };
     Some(Expression::Plt { offset, threshold: literal - LIT0 })
+}
+
+/// The rest of what OpenSSL's assembly writes where it keeps rsp's old value behind an array of a length in a register.
+fn indexed(reader: &mut Bytes<'_>, index: u8, at: i64) -> Option<Expression> {
+    const EIGHT: u8 = LIT0 + 8;
+    let [0, EIGHT, MUL, PLUS, DEREF] = *reader.take(5)? else { return None };
+    let plus = addends(reader)?;
+    reader.is_empty().then_some(Expression::Indexed { index, at, plus })
 }
 
 /// The sum of constants that are added to the top of the stack.

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use hostscope_wire::unwind::{
-    BLOCK_BYTES, Block, MAX_PAGES, MAX_RULES, PAGE_SHIFT, PAGES_PER_BLOCK, PageEntry, ROWS_PER_BLOCK,
-    RULES_PER_BLOCK, Row, Rule, TABLE_MAGIC, TableHeader,
+    BLOCK_BYTES, Block, MAX_PAGES, MAX_RULES, MAX_STEP_DISTANCE, PAGE_SHIFT, PAGES_PER_BLOCK, PageEntry,
+    ROWS_PER_BLOCK, RULES_PER_BLOCK, Row, Rule, TABLE_MAGIC, TableHeader, cfa, register,
 };
 
 use super::UnwindError;
@@ -149,8 +149,8 @@ pub(super) fn row_at(blocks: &[Block], header: &TableHeader, index: u64) -> Opti
     word(blocks, header.rows_at, index).map(Row)
 }
 
-/// The rule that holds at `file_offset`: what the kernel side must find too. [`Rule::NONE`] between functions; `None`
-/// outside the pages of the table, and where the table is damaged.
+/// The rule that holds at `file_offset`: what the kernel side must find too, pushes and pops already counted.
+/// [`Rule::NONE`] between functions; `None` outside the pages of the table, and where the table is damaged.
 #[must_use]
 pub fn lookup(table: &[Block], file_offset: u64) -> Option<Rule> {
     let header = read_header(table.first()?);
@@ -166,7 +166,16 @@ pub fn lookup(table: &[Block], file_offset: u64) -> Option<Rule> {
         if row.offset() <= offset { low = middle + 1 } else { high = middle }
     }
     let last = u64::from(entry.first_row) + u64::from(low.checked_sub(1)?);
-    rule_at(table, &header, row_at(table, &header, last)?.rule())
+    let row = row_at(table, &header, last)?;
+    let rule = rule_at(table, &header, row.rule())?;
+    Some(match rule.kind() {
+        cfa::PUSHES | cfa::POPS => Rule {
+            cfa: cfa::REGISTER << 4 | rule.register(),
+            cfa_offset: rule.stepped_offset(offset.saturating_sub(row.offset())),
+            ..rule
+        },
+        _ => rule,
+    })
 }
 
 /// Slots of the small table in front of the rules: the rules in use at a time are few.
@@ -215,16 +224,69 @@ impl Rules {
     }
 }
 
+/// The last row, which may still grow: it tells of all pushes of a prologue, or of all pops of an epilogue.
+#[derive(Clone, Copy)]
+struct OpenRow {
+    /// Where it begins in the file.
+    start: u64,
+    /// What holds there.
+    rule: Rule,
+    /// One of `cfa`; as long as there is no step, that of the rule.
+    kind: u8,
+    /// Bit n: a step n + 1 bytes behind the beginning.
+    steps: u16,
+}
+
+impl OpenRow {
+    /// Grows by the step from `current`, which holds at its end, to `next` at `offset`; `false` where that is none, or too
+    /// far away.
+    #[inline]
+    fn step(&mut self, offset: u64, current: Rule, next: Rule) -> bool {
+        let kind = match next.cfa_offset.wrapping_sub(current.cfa_offset) {
+            8 => cfa::PUSHES,
+            -8 => cfa::POPS,
+            _ => return false,
+        };
+        let distance = offset - self.start;
+        let is_step = Rule { cfa_offset: current.cfa_offset, ..next } == current
+            && next.cfa == cfa::REGISTER << 4 | register::SP
+            && (self.steps == 0 || self.kind == kind)
+            && distance <= MAX_STEP_DISTANCE.into()
+            && i16::try_from(self.rule.cfa_offset).is_ok();
+        if is_step {
+            self.kind = kind;
+            self.steps |= 1 << (distance - 1);
+        }
+        is_step
+    }
+
+    /// The rule that says it all.
+    fn whole(&self) -> Rule {
+        if self.steps == 0 {
+            return self.rule;
+        }
+        Rule {
+            cfa: self.kind << 4 | register::SP,
+            cfa_offset: i32::from(self.steps) << 16 | self.rule.cfa_offset & 0xffff,
+            ..self.rule
+        }
+    }
+}
+
 /// A table that grows by rows.
 pub(super) struct Builder {
     rules: Rules,
     first_page: u32,
     pages: Vec<PageEntry>,
+    /// The rule of the last one is still open.
     rows: Vec<Row>,
-    /// The rule that holds from the last row on.
-    current: u16,
-    /// One past the last offset that a row began at.
+    open: OpenRow,
+    /// The rule that holds at the end of the last row.
+    current: Rule,
+    /// One past the last offset at which a rule began.
     next_offset: u64,
+    /// Rows that had to do without their rule as there were too many.
+    refused: u32,
     is_full: bool,
 }
 
@@ -236,49 +298,61 @@ impl Builder {
             first_page: 0,
             pages: Vec::new(),
             rows: Vec::with_capacity(rows),
-            current: 0,
+            open: OpenRow { start: 0, rule: Rule::NONE, kind: 0, steps: 0 },
+            current: Rule::NONE,
             next_offset: 0,
+            refused: 0,
             is_full: false,
         }
     }
 
     /// From `offset` in the file on, `rule` holds. Offsets ascend; what does not is passed over, and so is what lies
-    /// beyond the most pages. Says whether there was room for the rule.
+    /// beyond the most pages.
     #[inline]
-    pub(super) fn push(&mut self, offset: u64, rule: Rule) -> bool {
-        let index = self.rules.index(rule);
-        // The second of the reserved rules.
-        let known = index.unwrap_or(1);
-        if offset >= self.next_offset && (known != self.current || self.rows.is_empty()) {
-            self.begin(offset, known);
-        }
-        index.is_some()
-    }
-
-    #[inline]
-    fn begin(&mut self, offset: u64, rule: u16) {
-        let Ok(page) = u32::try_from(offset >> PAGE_SHIFT) else { return };
-        if self.rows.len() >= MAX_ROWS {
-            self.is_full = true;
+    pub(super) fn push(&mut self, offset: u64, rule: Rule) {
+        let is_new = rule != self.current || self.rows.is_empty();
+        if !is_new || offset < self.next_offset {
             return;
         }
-        let last_page = self.first_page.wrapping_add(self.pages.len() as u32).wrapping_sub(1);
-        let within = offset as u16;
-        if (self.pages.is_empty() || page != last_page) && !self.turn_to(page, within == 0) {
-            return;
-        }
-        self.rows.push(Row::new(within, rule));
-        if let Some(entry) = self.pages.last_mut() {
-            entry.rows += 1;
+        let is_same_page = offset >> PAGE_SHIFT == self.open.start >> PAGE_SHIFT;
+        if self.rows.is_empty() || !is_same_page || !self.open.step(offset, self.current, rule) {
+            if self.rows.len() >= MAX_ROWS {
+                self.is_full = true;
+                return;
+            }
+            let is_turned = is_same_page && !self.rows.is_empty();
+            if !is_turned && !self.turn_to(offset) {
+                return;
+            }
+            self.begin_row(offset, rule);
         }
         self.current = rule;
         self.next_offset = offset + 1;
     }
 
-    /// Begins the pages up to `page`, each with a row of the rule in force; the last one without if `bare`, as its first
-    /// row comes. `false` where they are too many.
+    fn begin_row(&mut self, offset: u64, rule: Rule) {
+        self.close_row();
+        self.open = OpenRow { start: offset, rule, kind: rule.kind(), steps: 0 };
+        self.rows.push(Row::new(offset as u16, 0));
+        if let Some(entry) = self.pages.last_mut() {
+            entry.rows += 1;
+        }
+    }
+
+    /// Gives the last row its rule.
+    fn close_row(&mut self) {
+        let Some(row) = self.rows.last_mut() else { return };
+        let index = self.rules.index(self.open.whole());
+        self.refused += u32::from(index.is_none());
+        // The second of the reserved rules is the one for what cannot be expressed.
+        *row = Row::new(row.offset() as u16, index.unwrap_or(1));
+    }
+
+    /// Begins the pages up to that of `offset`, each with a row of the rule in force, but for a row that begins with a
+    /// page itself. `false` where they are too many.
     #[cold]
-    fn turn_to(&mut self, page: u32, bare: bool) -> bool {
+    fn turn_to(&mut self, offset: u64) -> bool {
+        let Ok(page) = u32::try_from(offset >> PAGE_SHIFT) else { return false };
         if self.pages.is_empty() {
             self.first_page = page;
         }
@@ -286,32 +360,32 @@ impl Builder {
             return false;
         }
         while self.first_page + self.pages.len() as u32 <= page {
-            let is_last = self.first_page + self.pages.len() as u32 == page;
-            let rows = u32::from(!(is_last && bare));
-            self.pages.push(PageEntry { first_row: self.rows.len() as u32, rows });
-            if rows == 1 {
-                self.rows.push(Row::new(0, self.current));
+            let start = u64::from(self.first_page + self.pages.len() as u32) << PAGE_SHIFT;
+            self.pages.push(PageEntry { first_row: self.rows.len() as u32, rows: 0 });
+            if start < offset {
+                self.begin_row(start, self.current);
             }
         }
         true
     }
 
-    /// The table; `source_bytes` and `unsupported` go into its header.
+    /// The table, and how many rows had to do without their rule; `source_bytes` and `unsupported` go into its header.
     ///
     /// # Errors
     /// There are no rows, or too many.
     pub(super) fn finish(
-        self,
+        mut self,
         source_bytes: u32,
         unsupported: u32,
         followed: u8,
-    ) -> Result<Table, UnwindError> {
+    ) -> Result<(Table, u32), UnwindError> {
         if self.rows.is_empty() {
             return Err(UnwindError::NoUnwindInformation);
         }
         if self.is_full {
             return Err(UnwindError::TooLarge("the number of rows"));
         }
+        self.close_row();
         let mut header = TableHeader {
             magic: TABLE_MAGIC,
             first_page: self.first_page,
@@ -319,7 +393,7 @@ impl Builder {
             rules: self.rules.all.len() as u32,
             rows: self.rows.len() as u32,
             source_bytes,
-            unsupported,
+            unsupported: unsupported.saturating_add(self.refused),
             followed: followed.into(),
             ..TableHeader::default()
         };
@@ -329,7 +403,7 @@ impl Builder {
         append(&mut blocks, self.pages.iter().map(|entry| [entry.first_row, entry.rows]));
         append(&mut blocks, self.rules.all.iter().map(|rule| rule.to_words()));
         append(&mut blocks, self.rows.iter().map(|row| [row.0]));
-        Ok(Table { blocks })
+        Ok((Table { blocks }, self.refused))
     }
 }
 

@@ -140,9 +140,15 @@ fn a_cfa_that_is_a_word_in_memory() {
 fn a_cfa_that_is_an_expression_without_need() {
     assert_eq!(last(&[0x0f, 2, 0x73, 16]).0, plain(3, 16));
     assert_eq!(last(&[0x0f, 4, 0x77, 16, 0x23, 8]).0, plain(7, 24));
-    // bn_mul_mont of OpenSSL indexes the stack by r9: no rule can.
+    // bn_mul_mont of OpenSSL indexes the stack by r9; not by anything but words, nor from another register.
     let indexed = [0x0f, 10, 0x77, 8, 0x79, 0, 0x38, 0x1e, 0x22, 0x06, 0x23, 8];
-    assert_eq!(last(&indexed), unsupported(Cause::CfaExpression));
+    let rule = Rule { cfa: cfa::INDEXED << 4 | 9, cfa_offset: 8 << 16 | 8, ..Rule::default() };
+    assert_eq!(last(&indexed), (rule, vec![]));
+    for (at, other) in [(2, 0x76), (6, 0x34), (9, 0x22)] {
+        let mut other_form = indexed;
+        other_form[at] = other;
+        assert_eq!(last(&other_form), unsupported(Cause::CfaExpression));
+    }
     assert_eq!(last(&[0x0f, 0]), unsupported(Cause::CfaExpression));
 }
 

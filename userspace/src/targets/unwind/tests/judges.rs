@@ -35,8 +35,13 @@ fn by_rule(rule: Rule, frame: &Frame) -> Caller {
     let fp = frame.registers[usize::from(register::FP)];
     let cfa = match rule.kind() {
         cfa::REGISTER => base.wrapping_add_signed(rule.offset().into()),
-        cfa::DEREFERENCE => memory(base.wrapping_add_signed(rule.inner().into()))
-            .wrapping_add_signed(rule.outer().into()),
+        cfa::DEREFERENCE => {
+            memory(base.wrapping_add_signed(rule.inner().into())).wrapping_add_signed(rule.outer().into())
+        }
+        cfa::INDEXED => {
+            memory(frame.registers[7].wrapping_add(base << 3).wrapping_add_signed(rule.inner().into()))
+                .wrapping_add_signed(rule.outer().into())
+        }
         cfa::PLT => {
             let pushed = if frame.pc & 15 >= rule.fp_offset as u64 { 8 } else { 0 };
             frame.registers[7].wrapping_add_signed(rule.offset().into()) + pushed

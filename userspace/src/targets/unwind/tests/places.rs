@@ -4,7 +4,7 @@ use hostscope_wire::unwind::{MAX_RULES, Rule};
 
 use super::files::{
     ABSOLUTE, AT_ENTRY, CODE, Records, elf, elf_header, file, first_section, plain, program_header, rules,
-    table,
+    saved, table,
 };
 use crate::targets::unwind::{Cause, UnwindError, check, compile, compile_tallied, lookup};
 
@@ -43,6 +43,71 @@ fn equal_rules_merge_across_functions() {
     let records = (0..100).fold(Records::usual(), |all, index| all.function(CODE[0] + index * 16, 16, &[0]));
     // The page's beginning, the functions, the end.
     assert_eq!(table(&records).0.header().rows, 3);
+}
+
+#[test]
+fn a_prologue_and_an_epilogue_take_a_row_each() {
+    // Six pushes of 1 or 2 bytes, a frame; the frame's end, six pops, ret; an unwinder may stop at each of them.
+    let prologue =
+        [0x42, 0x0e, 16, 0x42, 0x0e, 24, 0x42, 0x0e, 32, 0x42, 0x0e, 40, 0x41, 0x0e, 48, 0x41, 0x0e, 56];
+    let body = [0x44, 0x0e, 96, 0x02, 0x80, 0x0e, 56];
+    let epilogue =
+        [0x41, 0x0e, 48, 0x41, 0x0e, 40, 0x42, 0x0e, 32, 0x42, 0x0e, 24, 0x42, 0x0e, 16, 0x42, 0x0e, 8];
+    let records = Records::usual().function(CODE[0], 256, &[&prologue[..], &body, &epilogue].concat());
+    let (table, _) = table(&records);
+    check(table.blocks()).unwrap();
+    let places = [0, 1, 2, 4, 6, 8, 9, 10, 13, 14, 141, 142, 143, 144, 146, 148, 150, 151, 152, 255];
+    let offsets = [8, 8, 16, 24, 32, 40, 48, 56, 56, 96, 96, 56, 48, 40, 32, 24, 16, 16, 8, 8];
+    assert_eq!(rules(&table, places), offsets.map(|offset| plain(7, offset)));
+    // The page's beginning, the prologue, the body, the epilogue, the end.
+    assert_eq!(table.header().rows, 5);
+}
+
+#[test]
+fn steps_beyond_the_reach_of_a_row_begin_another() {
+    let far = Records::usual().function(
+        CODE[0],
+        256,
+        &[0x50, 0x0e, 16, 0x41, 0x0e, 24, 0x50, 0x0e, 32, 0x51, 0x0e, 40],
+    );
+    let far = table(&far).0;
+    assert_eq!(
+        rules(&far, [0, 15, 16, 17, 32, 33, 49, 50]).map(|rule| rule.cfa_offset),
+        [8, 8, 16, 24, 24, 32, 32, 40]
+    );
+    assert_eq!(far.header().rows, 5);
+    // A change of direction, of the register, of rbp, and what is too large.
+    let large = [0x80, 0x80, 2];
+    let changes = [
+        &[0x41, 0x0e, 16, 0x41, 0x0e, 8, 0x41, 0x0d, 6, 0x41, 0x0e, 16, 0x41, 0x86, 2, 0x41, 0x0c, 7][..],
+        &large,
+        &[0x41, 0x0e, 0x88, 0x80, 2],
+    ];
+    let changes = table(&Records::usual().function(CODE[0], 256, &changes.concat())).0;
+    assert_eq!(
+        rules(&changes, [0, 1, 2, 3, 4, 5, 6, 7]),
+        [
+            plain(7, 8),
+            plain(7, 16),
+            plain(7, 8),
+            plain(6, 8),
+            plain(6, 16),
+            saved(6, 16, 2),
+            saved(7, 0x8000, 2),
+            saved(7, 0x8008, 2)
+        ]
+    );
+    check(changes.blocks()).unwrap();
+}
+
+#[test]
+fn steps_end_with_their_page() {
+    let records =
+        Records::usual().function(CODE[0] + 0xeffc, 32, &[0x42, 0x0e, 16, 0x42, 0x0e, 24, 0x42, 0x0e, 32]);
+    let (table, _) = table(&records);
+    check(table.blocks()).unwrap();
+    let places = [0xeffc, 0xeffd, 0xeffe, 0xefff, 0xf000, 0xf001, 0xf002, 0xf01b];
+    assert_eq!(rules(&table, places).map(|rule| rule.cfa_offset), [8, 8, 16, 16, 24, 24, 32, 32]);
 }
 
 #[test]
