@@ -70,8 +70,12 @@ pub struct TableHeader {
     pub blocks: u32,
     /// Rules that were met in the file but cannot be expressed; their rows say [`Rule::UNSUPPORTED`].
     pub unsupported: u32,
+    /// The DWARF number of the callee-saved register that the rules follow beside rbp; 0 where none is needed. A file
+    /// whose code counts its CFA from rbx, say, over a call (glibc's `_dl_runtime_resolve`) has rules that say where each
+    /// function saved it.
+    pub followed: u32,
     /// Zero.
-    pub reserved: [u32; 5],
+    pub reserved: [u32; 4],
 }
 
 /// The rows of one page.
@@ -128,10 +132,14 @@ pub struct Rule {
     /// Of [`fp::AT_CFA`] and [`fp::AT_FP`]: where, in words of 8 bytes. Of [`cfa::PLT`]: from which (pc & 15) on the
     /// stack holds one word more. Of [`cfa::DEREFERENCE`] with [`fp::SAME`]: nothing.
     pub fp_offset: i16,
-    /// Bytes from the register. Of [`cfa::DEREFERENCE`]: the lower 16 bits, signed, are bytes from the register to the
-    /// word read, the upper 16 bits, signed, are added to that word.
+    /// The lower 24 bits, signed: bytes from the register ([`Rule::offset`]). Of [`cfa::DEREFERENCE`] the lower 16 bits,
+    /// signed, are bytes from the register to the word read ([`Rule::inner`]), the next 8, signed, are added to that word
+    /// ([`Rule::outer`]). The upper 8 bits: where the followed register is ([`Rule::saved`]).
     pub cfa_offset: i32,
 }
+
+/// [`Rule::saved`] of a register whose place cannot be said.
+pub const SAVED_ELSEWHERE: u8 = 255;
 
 /// How the CFA is computed: the upper half of [`Rule::cfa`].
 pub mod cfa {
@@ -211,6 +219,60 @@ impl Rule {
     #[inline(always)]
     pub const fn fp_kind(self) -> u8 {
         self.fp & 15
+    }
+
+    /// Bytes from the register to the CFA.
+    #[must_use]
+    #[inline(always)]
+    pub const fn offset(self) -> i32 {
+        self.cfa_offset << 8 >> 8
+    }
+
+    /// Bytes from the register to the word that is read.
+    #[must_use]
+    #[inline(always)]
+    pub const fn inner(self) -> i16 {
+        self.cfa_offset as i16
+    }
+
+    /// What is added to the word that is read.
+    #[must_use]
+    #[inline(always)]
+    pub const fn outer(self) -> i8 {
+        (self.cfa_offset >> 16) as i8
+    }
+
+    /// Where the caller's value of the followed register is: so many words below the CFA, 0 where it still is in the
+    /// register, [`SAVED_ELSEWHERE`] where it is not known.
+    #[must_use]
+    #[inline(always)]
+    pub const fn saved(self) -> u8 {
+        (self.cfa_offset >> 24) as u8
+    }
+
+    /// The same rule with `offset` bytes from the register; `None` beyond 24 bits.
+    #[must_use]
+    pub const fn with_offset(mut self, offset: i64) -> Option<Self> {
+        if offset < -(1 << 23) || offset >= 1 << 23 {
+            return None;
+        }
+        self.cfa_offset = self.cfa_offset & (0xff_u32 << 24) as i32 | offset as i32 & 0x00ff_ffff;
+        Some(self)
+    }
+
+    /// The same rule with both offsets of [`cfa::DEREFERENCE`].
+    #[must_use]
+    pub const fn with_dereference(mut self, inner: i16, outer: i8) -> Self {
+        let low = (inner as u16 as u32) | (outer as u8 as u32) << 16;
+        self.cfa_offset = (self.cfa_offset as u32 & 0xff << 24 | low) as i32;
+        self
+    }
+
+    /// The same rule with the place of the followed register.
+    #[must_use]
+    pub const fn with_saved(mut self, saved: u8) -> Self {
+        self.cfa_offset = (self.cfa_offset as u32 & 0x00ff_ffff | (saved as u32) << 24) as i32;
+        self
     }
 
     /// The register that holds the return address, where it is not at CFA - 8.

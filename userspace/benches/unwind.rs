@@ -80,7 +80,7 @@ fn report(path: &Path, table: &Table, tally: &Tally, time: Duration, peak_kib: u
         if ratio > MOST_BYTES_A_BYTE { "  TOO LARGE" } else { "" },
     );
     for (cause, count) in Cause::ALL.iter().zip(tally.unsupported).filter(|(_, count)| *count > 0) {
-        println!("{:>12} {cause:?}", count);
+        println!("{count:>12} {cause:?}");
     }
     if tally.damaged + tally.outside + tally.repeated > 0 {
         println!(

@@ -74,6 +74,12 @@ pub struct Walk {
     /// Not 0 where the frame is one that was interrupted, by the sample or by a signal: its pc is no return address, and
     /// all of its registers are known.
     pub interrupted: u64,
+    /// The value of the followed register in this frame, where [`Walk::followed`] names it.
+    pub followed_value: u64,
+    /// The callee-saved register that is followed through the frames of files that need it; 0 where none is known.
+    pub followed: u32,
+    /// The one that the table of this frame follows; 0 for none.
+    pub follows: u32,
     /// The mapping that was found last.
     pub mapping: MappingEntry,
     /// The mappings of the process.
@@ -147,6 +153,7 @@ impl Walk {
         self.frames = 0;
         self.end = GOES_ON;
         self.guessed = Guess::No as u32;
+        self.followed = 0;
     }
 }
 
@@ -196,8 +203,9 @@ fn to_caller<P: Process>(process: &P, walk: &mut Walk, keep: impl FnOnce(u32, u6
     let offset = (looked_up - walk.mapping.start).wrapping_add(walk.mapping.file_offset);
     let number = walk.mapping.table;
     let table = if number == NO_TABLE { None } else { process.table(number) };
+    walk.follows = 0;
     let found = match table {
-        Some(table) => table::rule_at(process, table, offset, &mut walk.forgotten),
+        Some(table) => table::rule_at(process, table, offset, walk),
         None => None,
     };
     walk.guessed = Guess::No as u32;

@@ -1,7 +1,7 @@
 //! A rule applied: from a frame's registers to its caller's.
 
 use hostscope_wire::stack::StackEnd;
-use hostscope_wire::unwind::{Rule, cfa, fp, register};
+use hostscope_wire::unwind::{Rule, SAVED_ELSEWHERE, cfa, fp, register};
 
 use super::{Process, USER_ADDRESS_END, Walk, context};
 
@@ -37,21 +37,21 @@ pub fn apply<P: Process>(process: &P, walk: &mut Walk, rule: Rule) -> Result<(),
         // The outermost frame of code with frame pointers (System V ABI for x86-64, 3.4.1).
         register::FP if walk.fp == 0 => return Err(StackEnd::Complete),
         register::FP => walk.fp,
-        _ if walk.interrupted == 0 => return Err(StackEnd::BadRule),
-        other => interrupted_register(walk, other),
+        other if walk.interrupted != 0 => interrupted_register(walk, other),
+        other if walk.followed == u32::from(other) && other != 0 => walk.followed_value,
+        _ => return Err(StackEnd::BadRule),
     };
     let cfa = if kind == cfa::DEREFERENCE {
-        let inner = rule.cfa_offset as i16;
-        let outer = (rule.cfa_offset >> 16) as i16;
-        let address = base.wrapping_add(inner as i64 as u64);
-        process.word(address).ok_or(StackEnd::UnreadableStack)?.wrapping_add(outer as i64 as u64)
+        let address = base.wrapping_add(rule.inner() as i64 as u64);
+        process.word(address).ok_or(StackEnd::UnreadableStack)?.wrapping_add(rule.outer() as i64 as u64)
     } else {
-        let offset = i64::from(rule.cfa_offset);
+        let offset = i64::from(rule.offset());
         // A PLT stub has pushed one word more from the threshold on.
         let pushed =
             if kind == cfa::PLT && (walk.pc & 15) as i64 >= i64::from(rule.fp_offset) { 8 } else { 0 };
         base.wrapping_add((offset + pushed) as u64)
     };
+    follow(process, walk, rule, cfa);
     if let Some(number) = rule.return_register() {
         if walk.interrupted == 0 {
             return Err(StackEnd::BadRule);
@@ -63,6 +63,27 @@ pub fn apply<P: Process>(process: &P, walk: &mut Walk, rule: Rule) -> Result<(),
         return Err(super::instead(walk, StackEnd::UnreadableStack));
     };
     to(walk, return_address, cfa, fp)
+}
+
+/// The followed register, as the caller has it.
+#[inline(always)]
+fn follow<P: Process>(process: &P, walk: &mut Walk, rule: Rule, cfa: u64) {
+    if walk.follows == 0 {
+        walk.followed = 0;
+        return;
+    }
+    if walk.interrupted != 0 {
+        walk.followed_value = interrupted_register(walk, walk.follows as u8);
+        walk.followed = walk.follows;
+    }
+    let saved = rule.saved();
+    if saved != 0 {
+        let value = process.word(cfa.wrapping_sub(u64::from(saved) * 8));
+        walk.followed_value = value.unwrap_or(0);
+        walk.followed = if saved != SAVED_ELSEWHERE && value.is_some() { walk.follows } else { 0 };
+    } else if walk.followed != walk.follows {
+        walk.followed = 0;
+    }
 }
 
 /// The return address and the caller's rbp: one read where they lie side by side, as after `push %rbp`.

@@ -4,7 +4,7 @@ use hostscope_wire::unwind::{
     Block, PAGE_SHIFT, PAGES_PER_BLOCK, ROWS_PER_BLOCK, RULES_PER_BLOCK, Row, Rule, cfa,
 };
 
-use super::{Forgotten, Process};
+use super::{Forgotten, Process, Walk};
 
 /// Most steps of the search over blocks: the fullest page has one row a byte, which is 4,096 blocks.
 const MAX_BLOCK_STEPS: u32 = 13;
@@ -20,16 +20,12 @@ fn word(block: &Block, index: u32) -> u32 {
 ///
 /// A look-up costs about 6 ns; there are 4 and one for each halving of the page's blocks, 8 to 10 in all.
 #[inline(always)]
-pub fn rule_at<P: Process>(
-    process: &P,
-    table: P::Table,
-    offset: u64,
-    search: &mut Forgotten,
-) -> Option<Rule> {
+pub fn rule_at<P: Process>(process: &P, table: P::Table, offset: u64, walk: &mut Walk) -> Option<Rule> {
     // Word by word as in `TableHeader`.
     let header = process.block(table, 0)?;
     let (first_page, pages, pages_at) = (word(header, 1), word(header, 2), word(header, 3));
     let (rules_at, rows_at) = (word(header, 5), word(header, 7));
+    walk.follows = word(header, 11);
 
     let page = (offset >> PAGE_SHIFT).wrapping_sub(u64::from(first_page));
     if page >= u64::from(pages) {
@@ -40,7 +36,8 @@ pub fn rule_at<P: Process>(
     let slot = (page % PAGES_PER_BLOCK) * 2;
     let (first_row, rows) = (word(index, slot), word(index, slot + 1));
 
-    let row = row_at(process, table, rows_at, (first_row, rows), (offset & 0xffff) as u32, search)?;
+    let row =
+        row_at(process, table, rows_at, (first_row, rows), (offset & 0xffff) as u32, &mut walk.forgotten)?;
     let number = row.rule();
     let rules = process.block(table, rules_at.wrapping_add(number / RULES_PER_BLOCK))?;
     let slot = (number % RULES_PER_BLOCK) * 2;

@@ -27,7 +27,7 @@ pub const DEFAULT_MAX_BYTES: u64 = 256 << 20;
 const CACHE_MAGIC: u32 = 0x4355_5348;
 
 /// To be raised with every change that makes other tables of the same files.
-const COMPILE_VERSION: u32 = 1;
+const COMPILE_VERSION: u32 = 2;
 
 /// What ends the names of whole files, and of those being written.
 const SUFFIX: &[u8] = b".unwind";
@@ -236,7 +236,7 @@ impl TableCache {
                 }
                 continue;
             }
-            let used = used + Duration::from_nanos(u64::try_from(stat.st_mtime_nsec).unwrap_or(0));
+            let used = used + Duration::from_nanos(stat.st_mtime_nsec);
             entries.push(Entry { name, used, bytes: u64::try_from(stat.st_size).unwrap_or(0) });
         }
         Ok(entries)

@@ -54,10 +54,11 @@ pub fn check(blocks: &[Block]) -> Result<(), TableError> {
 fn check_layout(header: &TableHeader, blocks: usize) -> Result<(), TableError> {
     let mut wanted = *header;
     lay_out(&mut wanted);
-    wanted.reserved = [0; 5];
+    wanted.reserved = [0; 4];
     let is_counted = (1..=MAX_PAGES).contains(&header.pages)
         && (Rule::RESERVED.len() as u32..=MAX_RULES).contains(&header.rules)
-        && header.first_page.checked_add(header.pages).is_some();
+        && header.first_page.checked_add(header.pages).is_some()
+        && (header.followed as usize) < register::GENERAL;
     if *header == wanted && is_counted && header.blocks as usize == blocks {
         Ok(())
     } else {

@@ -1,6 +1,6 @@
 //! Makes the table of a file: its functions by ascending place in the file, their rows, and the gaps between them.
 
-use hostscope_wire::unwind::Rule;
+use hostscope_wire::unwind::{Rule, cfa, register};
 use object::elf;
 
 use super::UnwindError;
@@ -19,6 +19,13 @@ const MAX_PADDING_BYTES: u64 = 15;
 
 /// A row is made of so many bytes of the section or more, nearly always.
 const SECTION_BYTES_PER_ROW: usize = 8;
+
+/// rbx and r12 to r15: what a called function gives back as it was, beside rbp.
+const CALLEE_SAVED: [u8; 5] = [3, 12, 13, 14, 15];
+
+/// Where the CFA is counted from another register for less than this, a prologue is under way (gcc's drap in r13), which
+/// calls nothing; in an interrupted frame every register is known.
+const LONG_STRETCH_BYTES: u64 = 48;
 
 /// What was met on the way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -57,6 +64,11 @@ pub fn compile_tallied(file: &impl ReadAt) -> Result<(Table, Tally), UnwindError
     let mut compiler = Compiler::new(&sections, code)?;
     compiler.index()?;
     compiler.evaluate();
+    if let Some(register) = compiler.register_to_follow() {
+        // Few files need this, of which one, the loader, is in every process.
+        compiler.begin_again(register);
+        compiler.evaluate();
+    }
     compiler.finish()
 }
 
@@ -147,6 +159,10 @@ struct Compiler<'a> {
     functions: Vec<Key>,
     builder: Builder,
     tally: Tally,
+    /// The register that is followed; 0 for none.
+    follow: u8,
+    /// Bytes of code whose CFA is counted from each register, in long stretches.
+    counted_from: [u64; register::GENERAL],
 }
 
 impl<'a> Compiler<'a> {
@@ -165,7 +181,22 @@ impl<'a> Compiler<'a> {
         }
         let builder = Builder::new(source_bytes as usize / SECTION_BYTES_PER_ROW);
         let (functions, tally) = (Vec::new(), Tally::default());
-        Ok(Self { sources, first_debug, source_bytes, code, functions, builder, tally })
+        let (follow, counted_from) = (0, [0; register::GENERAL]);
+        Ok(Self { sources, first_debug, source_bytes, code, functions, builder, tally, follow, counted_from })
+    }
+
+    /// The callee-saved register that the CFA is counted from over calls, where there is one.
+    fn register_to_follow(&self) -> Option<u8> {
+        let counted =
+            CALLEE_SAVED.into_iter().map(|register| (self.counted_from[usize::from(register)], register));
+        counted.max().filter(|(bytes, _)| *bytes > 0).map(|(_, register)| register)
+    }
+
+    /// Forgets all rows, to evaluate once more with a register to follow.
+    fn begin_again(&mut self, register: u8) {
+        self.builder = Builder::new(self.source_bytes as usize / SECTION_BYTES_PER_ROW);
+        self.tally = Tally { damaged: self.tally.damaged, outside: self.tally.outside, ..Tally::default() };
+        self.follow = register;
     }
 
     /// Finds every function, and sorts them by their code.
@@ -252,20 +283,32 @@ impl<'a> Compiler<'a> {
         let (builder, unsupported) = (&mut self.builder, &mut self.tally.unsupported);
         let mut count = |cause: Cause| unsupported[cause as usize] += 1;
         let offset = self.code.first_offset + start;
-        evaluate(cie, instructions, parser.address(), function.start, end - start, |within, rule| {
+        let code_bytes = end - start;
+        let counted_from = &mut self.counted_from;
+        let mut note = |(begin, rule): (u64, Rule), end: u64| {
+            if rule.kind() <= cfa::DEREFERENCE && end.saturating_sub(begin) >= LONG_STRETCH_BYTES {
+                counted_from[usize::from(rule.register())] += end - begin;
+            }
+        };
+        let mut last = (0, Rule::NONE);
+        let (section, follow) = (parser.address(), self.follow);
+        evaluate(cie, instructions, section, function.start, code_bytes, follow, |within, rule| {
             let rule = rule.unwrap_or_else(|cause| {
                 count(cause);
                 Rule::UNSUPPORTED
             });
+            note(last, within);
+            last = (within, rule);
             if !builder.push(offset + within, rule) {
                 count(Cause::TooManyRules);
             }
         });
+        note(last, code_bytes);
         self.tally.functions += 1;
     }
 
     fn finish(self) -> Result<(Table, Tally), UnwindError> {
         let unsupported = self.tally.unsupported.iter().fold(0_u32, |sum, &count| sum.saturating_add(count));
-        Ok((self.builder.finish(self.source_bytes, unsupported)?, self.tally))
+        Ok((self.builder.finish(self.source_bytes, unsupported, self.follow)?, self.tally))
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Three things are followed: the CFA, rbp and the return address. Nothing else is needed to find the caller's caller.
 
-use hostscope_wire::unwind::{Rule, cfa, fp, register};
+use hostscope_wire::unwind::{Rule, SAVED_ELSEWHERE, cfa, fp, register};
 
 use super::bytes::Bytes;
 use super::cfi::Cie;
@@ -71,17 +71,23 @@ pub(super) struct State {
     cfa: Cfa,
     fp: Place,
     return_address: Place,
+    /// Where the followed register is, where one is followed.
+    followed: Place,
 }
 
 impl State {
     /// Before any instruction.
-    pub(super) const UNKNOWN: Self =
-        Self { cfa: Cfa::Unknown, fp: Place::Unspecified, return_address: Place::Unspecified };
+    pub(super) const UNKNOWN: Self = Self {
+        cfa: Cfa::Unknown,
+        fp: Place::Unspecified,
+        return_address: Place::Unspecified,
+        followed: Place::Unspecified,
+    };
 
     /// What a common record's own instructions establish; `None` where they are damaged.
     pub(super) fn initial(cie: &Cie, instructions: Bytes<'_>, section: u64) -> Option<Self> {
         let mut machine =
-            Machine { cie, section, state: Self::UNKNOWN, remembered: Vec::new(), instructions };
+            Machine { cie, section, state: Self::UNKNOWN, remembered: Vec::new(), instructions, follow: 0 };
         while !machine.instructions.is_empty() {
             let Step::Stays = machine.step()? else { return None };
         }
@@ -103,29 +109,38 @@ impl State {
             _ => return Err(Cause::ReturnAddress),
         }
         self.set_fp(&mut rule)?;
-        Ok(rule)
+        Ok(rule.with_saved(self.saved()))
+    }
+
+    /// As [`Rule::saved`].
+    fn saved(&self) -> u8 {
+        match self.followed {
+            Place::Unspecified | Place::Same => 0,
+            Place::AtCfa(offset @ -2032..=-8) if offset % 8 == 0 => (-offset / 8) as u8,
+            _ => SAVED_ELSEWHERE,
+        }
     }
 
     fn set_cfa(&self, rule: &mut Rule) -> Result<(), Cause> {
         let (kind, register) = match self.cfa {
             Cfa::Unknown => return Err(Cause::CfaExpression),
             Cfa::Register { register, offset } => {
-                rule.cfa_offset = i32::try_from(offset).map_err(|_| Cause::CfaOffset)?;
+                *rule = rule.with_offset(offset).ok_or(Cause::CfaOffset)?;
                 let register = u8::try_from(register).map_err(|_| Cause::CfaOffset)?;
                 (cfa::REGISTER, register)
             }
             Cfa::Expression(Expression::Register { register, offset }) => {
-                rule.cfa_offset = i32::try_from(offset).map_err(|_| Cause::CfaOffset)?;
+                *rule = rule.with_offset(offset).ok_or(Cause::CfaOffset)?;
                 (cfa::REGISTER, register)
             }
             Cfa::Expression(Expression::Dereference { register, at, plus }) => {
                 let at = i16::try_from(at).map_err(|_| Cause::CfaOffset)?;
-                let plus = i16::try_from(plus).map_err(|_| Cause::CfaOffset)?;
-                rule.cfa_offset = i32::from(plus) << 16 | i32::from(at as u16);
+                let plus = i8::try_from(plus).map_err(|_| Cause::CfaOffset)?;
+                *rule = rule.with_dereference(at, plus);
                 (cfa::DEREFERENCE, register)
             }
             Cfa::Expression(Expression::Plt { offset, threshold }) => {
-                rule.cfa_offset = i32::try_from(offset).map_err(|_| Cause::CfaOffset)?;
+                *rule = rule.with_offset(offset).ok_or(Cause::CfaOffset)?;
                 rule.fp_offset = threshold.into();
                 (cfa::PLT, register::SP)
             }
@@ -185,6 +200,8 @@ enum Step {
     Goes(u64),
 }
 
+/// `follow` is the callee-saved register that rules say the place of, beside rbp; 0 for none.
+///
 /// Calls `emit` for each place from which on another rule may hold: bytes from the function's start, ascending, and the
 /// rule. The first is 0; none is `code_bytes` or more.
 pub(super) fn evaluate(
@@ -193,9 +210,11 @@ pub(super) fn evaluate(
     section: u64,
     start: u64,
     code_bytes: u64,
+    follow: u8,
     mut emit: impl FnMut(u64, Result<Rule, Cause>),
 ) {
-    let mut machine = Machine { cie, section, state: cie.initial, remembered: Vec::new(), instructions };
+    let mut machine =
+        Machine { cie, section, state: cie.initial, remembered: Vec::new(), instructions, follow };
     let mut place = 0_u64;
     while !machine.instructions.is_empty() {
         let next = match machine.step() {
@@ -222,6 +241,8 @@ struct Machine<'a> {
     state: State,
     remembered: Vec<State>,
     instructions: Bytes<'a>,
+    /// The register that is followed beside rbp; 0 (rax, which no function saves) for none.
+    follow: u8,
 }
 
 // DWARF 5, section 7.24, and the LSB's and GNU's additions.
@@ -346,6 +367,8 @@ impl Machine<'_> {
             self.state.fp = place;
         } else if register == u64::from(register::RETURN_ADDRESS) {
             self.state.return_address = place;
+        } else if register == u64::from(self.follow) && self.follow != 0 {
+            self.state.followed = place;
         }
     }
 
@@ -355,6 +378,8 @@ impl Machine<'_> {
             self.state.fp = self.cie.initial.fp;
         } else if register == u64::from(register::RETURN_ADDRESS) {
             self.state.return_address = self.cie.initial.return_address;
+        } else if register == u64::from(self.follow) && self.follow != 0 {
+            self.state.followed = self.cie.initial.followed;
         }
     }
 

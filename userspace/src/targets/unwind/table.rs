@@ -81,6 +81,7 @@ pub(super) fn read_header(block: &Block) -> TableHeader {
         source_bytes,
         blocks,
         unsupported,
+        followed,
         reserved @ ..,
     ] = block.0;
     TableHeader {
@@ -95,6 +96,7 @@ pub(super) fn read_header(block: &Block) -> TableHeader {
         source_bytes,
         blocks,
         unsupported,
+        followed,
         reserved,
     }
 }
@@ -113,6 +115,7 @@ fn write_header(header: &TableHeader) -> Block {
         header.source_bytes,
         header.blocks,
         header.unsupported,
+        header.followed,
     ];
     block.0[..words.len()].copy_from_slice(&words);
     block
@@ -297,7 +300,12 @@ impl Builder {
     ///
     /// # Errors
     /// There are no rows, or too many.
-    pub(super) fn finish(self, source_bytes: u32, unsupported: u32) -> Result<Table, UnwindError> {
+    pub(super) fn finish(
+        self,
+        source_bytes: u32,
+        unsupported: u32,
+        followed: u8,
+    ) -> Result<Table, UnwindError> {
         if self.rows.is_empty() {
             return Err(UnwindError::NoUnwindInformation);
         }
@@ -312,6 +320,7 @@ impl Builder {
             rows: self.rows.len() as u32,
             source_bytes,
             unsupported,
+            followed: followed.into(),
             ..TableHeader::default()
         };
         lay_out(&mut header);
