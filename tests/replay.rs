@@ -105,7 +105,7 @@ impl Process for Replayed<'_> {
 
     fn used(&self, _number: u32) {}
 
-    fn block<'a>(&'a self, table: u32, index: u32) -> Option<&'a Block> {
+    fn block(&self, table: u32, index: u32) -> Option<&Block> {
         self.code.tables[table as usize].blocks().get(index as usize)
     }
 }

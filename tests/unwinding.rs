@@ -109,7 +109,7 @@ fn stacks_deeper_than_a_profile_keeps_are_cut() {
     let recorded = watch(&workload);
     let all = of_process(&recorded.profile, workload.pid());
     let chain = descent(200);
-    let kept: Vec<&str> = chain.split(" < ").take(MAX_USER_FRAMES as usize).collect();
+    let kept: Vec<&str> = chain.split(" < ").take(MAX_USER_FRAMES).collect();
     let exact = percent(&all, |stack| stack.user() == kept && stack.end == "truncated");
     // The rest were taken between two descents.
     assert!(exact > 90.0, "{exact:.2}%:\n{}", text(&all));
