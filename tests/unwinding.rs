@@ -213,14 +213,14 @@ fn signal_handlers_lead_to_what_they_interrupted() {
             (5.0, format!("burn < handle < ~ < step < run < {entry}")),
             (1.0, format!("burn < handle < ~ < leaf < step < run < {entry}")),
             (1.0, format!("burn < handle < ~ < run < {entry}")),
-            (2.0, format!("leaf < step < run < {entry}")),
+            (0.5, format!("leaf < step < run < {entry}")),
         ];
         check("signals", case, &patterns.each_ref().map(|(share, pattern)| (*share, pattern.as_str())));
     }
     let interrupted = "leaf? < step? < run < main < ~ < _start";
     let inner = format!("burn < handle < ~ < handle_first < ~ < {interrupted}");
     let outer = format!("burn < handle_first < ~ < {interrupted}");
-    check("signals", "nested", &[(10.0, &inner), (10.0, &outer), (10.0, interrupted)]);
+    check("signals", "nested", &[(5.0, &inner), (5.0, &outer), (1.0, interrupted)]);
 }
 
 #[test]
