@@ -170,7 +170,7 @@ fn redis() {
     check(&server.0);
 }
 
-/// The folder of the newest PostgreSQL that Debian has installed.
+/// The programs of the newest database server that Debian has installed.
 fn postgres_folder() -> Option<PathBuf> {
     let versions = fs::read_dir("/usr/lib/postgresql").ok()?;
     let folders = versions.map(|version| version.unwrap().path().join("bin"));

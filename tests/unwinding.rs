@@ -109,7 +109,7 @@ fn stacks_deeper_than_a_profile_keeps_are_cut() {
     let recorded = watch(&workload);
     let all = of_process(&recorded.profile, workload.pid());
     let chain = descent(200);
-    let kept: Vec<&str> = chain.split(" < ").take(MAX_USER_FRAMES as usize).collect();
+    let kept: Vec<&str> = chain.split(" < ").take(MAX_USER_FRAMES).collect();
     let exact = percent(&all, |stack| stack.user() == kept && stack.end == "truncated");
     // The rest were taken between two descents.
     assert!(exact > 90.0, "{exact:.2}%:\n{}", text(&all));
@@ -213,14 +213,14 @@ fn signal_handlers_lead_to_what_they_interrupted() {
             (5.0, format!("burn < handle < ~ < step < run < {entry}")),
             (1.0, format!("burn < handle < ~ < leaf < step < run < {entry}")),
             (1.0, format!("burn < handle < ~ < run < {entry}")),
-            (2.0, format!("leaf < step < run < {entry}")),
+            (0.5, format!("leaf < step < run < {entry}")),
         ];
         check("signals", case, &patterns.each_ref().map(|(share, pattern)| (*share, pattern.as_str())));
     }
     let interrupted = "leaf? < step? < run < main < ~ < _start";
     let inner = format!("burn < handle < ~ < handle_first < ~ < {interrupted}");
     let outer = format!("burn < handle_first < ~ < {interrupted}");
-    check("signals", "nested", &[(10.0, &inner), (10.0, &outer), (10.0, interrupted)]);
+    check("signals", "nested", &[(5.0, &inner), (5.0, &outer), (1.0, interrupted)]);
 }
 
 #[test]

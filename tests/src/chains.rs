@@ -88,17 +88,19 @@ impl<'a> Chains<'a> {
         }
     }
 
+    /// Whether a stack was taken somewhere in one of the chains, with all of the callers from there on.
+    #[must_use]
+    pub fn fit(&self, stack: &Stack<'a>) -> bool {
+        let names = self.of(stack);
+        self.patterns.iter().any(|(_, _, parts)| (0..parts.len()).any(|from| fits(&names, &parts[from..])))
+    }
+
     /// Asserts that nearly all samples, the `least` share of them in percent, were taken somewhere in one of the chains,
     /// with all of the callers from there on; that each chain is met in its whole length; and that no other function of
     /// the workload, and no code without a file, is in any stack.
     #[track_caller]
     pub fn assert(&self, stacks: &[Stack<'a>], least: f64) {
-        let exact = percent(stacks, |stack| {
-            let names = self.of(stack);
-            self.patterns
-                .iter()
-                .any(|(_, _, parts)| (0..parts.len()).any(|from| fits(&names, &parts[from..])))
-        });
+        let exact = percent(stacks, |stack| self.fit(stack));
         assert!(exact >= least, "{exact:.2}% have an exact chain:\n{}", self.text(stacks));
         for (share, pattern, parts) in &self.patterns {
             let whole = percent(stacks, |stack| fits(&self.of(stack), parts));
@@ -118,13 +120,7 @@ impl<'a> Chains<'a> {
 
     /// The heaviest stacks that have none of the chains, as text.
     fn text(&self, stacks: &[Stack<'a>]) -> String {
-        let is_exact = |stack: &Stack<'a>| {
-            let names = self.of(stack);
-            self.patterns
-                .iter()
-                .any(|(_, _, parts)| (0..parts.len()).any(|from| fits(&names, &parts[from..])))
-        };
-        let (exact, other): (Vec<_>, Vec<_>) = stacks.iter().cloned().partition(is_exact);
+        let (exact, other): (Vec<_>, Vec<_>) = stacks.iter().cloned().partition(|stack| self.fit(stack));
         format!("without an exact chain:\n{}\nwith one:\n{}", text(&other), text(&exact))
     }
 }

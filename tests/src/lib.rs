@@ -3,8 +3,9 @@
 //! # Layout
 //! `host`: one test at a time, and only where it can run. `program`: hostscope itself, run as a user runs it.
 //! `workload`: the programs in `tests/workloads`, whose split of CPU time and callers are known by construction. `stacks`:
-//! what a profile says of them. `chains`: the callers that a test demands. `records`: what the kernel side tells,
-//! counted, without the program around it.
+//! what a profile says of them. `chains`: the callers that a test demands. `snapshot`: a thread stopped
+//! at some instant, for walks without the kernel. `records`: what the kernel side tells, counted, without the program
+//! around it.
 //!
 //! A test that cannot run fails and names the mend, or says by [`skip!`] what the environment truly lacks; none passes
 //! silently.
@@ -20,5 +21,6 @@ pub mod chains;
 pub mod host;
 pub mod program;
 pub mod records;
+pub mod snapshot;
 pub mod stacks;
 pub mod workload;

@@ -42,13 +42,18 @@ fn build_all() -> PathBuf {
         let output = folder.join(source.file_stem().unwrap_or_default());
         // Some include others: any newer source is reason enough, all of them take two seconds.
         if changed(&output) < newest {
-            build(source, &output);
+            build(source, &output, &[]);
         }
     }
     folder
 }
 
-fn build(source: &Path, output: &Path) {
+/// Builds the workload of the source file `name` (`shares.c`) into `output`, with more flags than its own.
+pub fn build_with(name: &str, flags: &[&str], output: &Path) {
+    build(&Path::new(env!("CARGO_MANIFEST_DIR")).join("workloads").join(name), output, flags);
+}
+
+fn build(source: &Path, output: &Path, more: &[&str]) {
     let (compiler, flags): (_, &[&str]) = match source.extension().and_then(OsStr::to_str) {
         Some("c") => ("gcc", &["-g", "-pthread"]),
         Some("cpp") => ("g++", &["-g", "-pthread"]),
@@ -59,7 +64,7 @@ fn build(source: &Path, output: &Path) {
     let text = fs::read_to_string(source).expect("a source file");
     let own = text.lines().find_map(|line| line.strip_prefix("// flags:")).unwrap_or_default();
     let mut command = Command::new(compiler);
-    command.args(flags).args(own.split_whitespace()).arg("-o").arg(output).arg(source);
+    command.args(flags).args(own.split_whitespace()).args(more).arg("-o").arg(output).arg(source);
     let result = command.output().unwrap_or_else(|error| {
         panic!("{compiler}: {error}; `cargo xtask test` installs what the tests need")
     });

@@ -16,7 +16,9 @@
 #define INLINE static inline __attribute__((always_inline))
 
 // Iterations of one unit of work: some tens of microseconds, far below the time between two samples.
+#ifndef UNIT
 #define UNIT 20000
+#endif
 
 INLINE void burn_inline(long iterations) {
     for (long i = 0; i < iterations; i++)
