@@ -6,6 +6,7 @@ use object::elf;
 use super::UnwindError;
 use super::cfi::{Function, Parser, Record};
 use super::evaluate::{Cause, evaluate};
+use super::go;
 use super::sections::{self, Frames};
 use super::table::{Builder, Table};
 use crate::targets::elf::{ElfError, ElfFile, ReadAt, Segment};
@@ -53,8 +54,10 @@ pub fn compile_tallied(file: &impl ReadAt) -> Result<(Table, Tally), UnwindError
         return Err(ElfError::Unsupported("not of x86-64").into());
     }
     let Some(code) = Code::of(&elf) else { return Err(UnwindError::NoUnwindInformation) };
-    let sections = sections::read(&elf)?;
-    let mut compiler = Compiler::new(&sections, code)?;
+    let go = go::Functions::open(&elf);
+    // The runtime's own table knows more than `.debug_frame`.
+    let sections = sections::read(&elf, go.is_none())?;
+    let mut compiler = Compiler::new(&sections, go, code)?;
     compiler.index()?;
     compiler.evaluate();
     compiler.finish()
@@ -103,10 +106,10 @@ impl Code {
         Some(place)
     }
 
-    /// Where the code of `function` begins, counted from the first code; `None` where it has none.
+    /// Where `bytes` of code at `address` begin, counted from the first code; `None` where there are none.
     #[inline]
-    fn start(&mut self, function: &Function) -> Option<u32> {
-        let place = self.place(function.start).filter(|_| function.bytes > 0)?;
+    fn start(&mut self, address: u64, bytes: u64) -> Option<u32> {
+        let place = self.place(address).filter(|_| bytes > 0)?;
         u32::try_from(place.offset - self.first_offset).ok()
     }
 }
@@ -137,8 +140,19 @@ impl Key {
     }
 }
 
+/// What describes a function.
+enum Description {
+    /// A record of the section with that number.
+    Record(usize, Function),
+    /// The entry with that index of Go's own table.
+    Go(u32),
+}
+
 struct Compiler<'a> {
     sources: Vec<Source<'a>>,
+    go: Option<go::Functions<'a>>,
+    /// The position of Go's first function; they follow all sections.
+    first_go: u32,
     /// Where `.debug_frame` begins, counted through all sections; what it says is believed only where `.eh_frame`,
     /// which the program itself relies on, is silent.
     first_debug: u32,
@@ -150,7 +164,7 @@ struct Compiler<'a> {
 }
 
 impl<'a> Compiler<'a> {
-    fn new(sections: &'a [Frames], code: Code) -> Result<Self, UnwindError> {
+    fn new(sections: &'a [Frames], go: Option<go::Functions<'a>>, code: Code) -> Result<Self, UnwindError> {
         let (mut source_bytes, mut first_debug) = (0_u32, u32::MAX);
         let mut sources = Vec::new();
         for frames in sections {
@@ -163,9 +177,16 @@ impl<'a> Compiler<'a> {
                 .and_then(|bytes| source_bytes.checked_add(bytes))
                 .ok_or(UnwindError::TooLarge("the sections together"))?;
         }
+        let first_go = source_bytes;
+        if let Some(go) = &go {
+            source_bytes = u32::try_from(go.source_bytes())
+                .ok()
+                .and_then(|bytes| source_bytes.checked_add(bytes))
+                .ok_or(UnwindError::TooLarge("Go's table"))?;
+        }
         let builder = Builder::new(source_bytes as usize / SECTION_BYTES_PER_ROW);
         let (functions, tally) = (Vec::new(), Tally::default());
-        Ok(Self { sources, first_debug, source_bytes, code, functions, builder, tally })
+        Ok(Self { sources, go, first_go, first_debug, source_bytes, code, functions, builder, tally })
     }
 
     /// Finds every function, and sorts them by their code.
@@ -176,7 +197,7 @@ impl<'a> Compiler<'a> {
                 match record {
                     Record::Other => {}
                     Record::Damaged => self.tally.damaged += 1,
-                    Record::Function(function) => match self.code.start(&function) {
+                    Record::Function(function) => match self.code.start(function.start, function.bytes) {
                         Some(start) => self.functions.push(Key::new(start, source.first + position as u32)),
                         None => self.tally.outside += 1,
                     },
@@ -187,7 +208,23 @@ impl<'a> Compiler<'a> {
                 position = next;
             }
         }
+        self.index_go()?;
         self.functions.sort_unstable();
+        Ok(())
+    }
+
+    fn index_go(&mut self) -> Result<(), UnwindError> {
+        let Some(go) = &mut self.go else { return Ok(()) };
+        if self.functions.len() + go.count() as usize > MAX_FUNCTIONS {
+            return Err(UnwindError::TooLarge("the number of functions"));
+        }
+        for index in 0..go.count() {
+            let start = go.extent(index).and_then(|(address, bytes)| self.code.start(address, bytes));
+            match start {
+                Some(start) => self.functions.push(Key::new(start, self.first_go + index)),
+                None => self.tally.outside += 1,
+            }
+        }
         Ok(())
     }
 
@@ -203,10 +240,10 @@ impl<'a> Compiler<'a> {
                 self.tally.repeated += 1;
                 continue;
             }
-            let Some((source, function)) = self.function(key.position()) else { continue };
+            let Some((description, address, bytes)) = self.description(key.position()) else { continue };
             previous = Some(start);
-            let available = self.code.place(function.start).map_or(0, |place| place.available);
-            let end = start + function.bytes.min(available);
+            let available = self.code.place(address).map_or(0, |place| place.available);
+            let end = start + bytes.min(available);
             if !is_debug {
                 settled = settled.max(end);
             }
@@ -214,7 +251,10 @@ impl<'a> Compiler<'a> {
                 self.builder.push(self.code.first_offset + gap, Rule::NONE);
             }
             let end = self.next_start(index, end);
-            self.put(source, &function, start, end);
+            match description {
+                Description::Record(source, function) => self.put(source, &function, start, end),
+                Description::Go(index) => self.put_go(index, start, end),
+            }
             described = Some(end);
         }
         if let Some(end) = described {
@@ -235,12 +275,19 @@ impl<'a> Compiler<'a> {
         rest.into_iter().find(counts).map_or(end, |next| next.start())
     }
 
-    /// The function whose record is at `position`, and the number of its section.
-    fn function(&mut self, position: u32) -> Option<(usize, Function)> {
+    /// What describes the function at `position`; its address and bytes of code.
+    fn description(&mut self, position: u32) -> Option<(Description, u64, u64)> {
+        if let Some(go) = self.go.as_mut().filter(|_| position >= self.first_go) {
+            let index = position - self.first_go;
+            let (address, bytes) = go.extent(index)?;
+            return Some((Description::Go(index), address, bytes));
+        }
         let number = usize::from(position >= self.first_debug).min(self.sources.len() - 1);
         let source = &mut self.sources[number];
         match source.parser.record((position - source.first) as usize)? {
-            (Record::Function(function), _) => Some((number, function)),
+            (Record::Function(function), _) => {
+                Some((Description::Record(number, function), function.start, function.bytes))
+            }
             _ => None,
         }
     }
@@ -249,23 +296,49 @@ impl<'a> Compiler<'a> {
     fn put(&mut self, source: usize, function: &Function, start: u64, end: u64) {
         let parser = &self.sources[source].parser;
         let Some((cie, instructions)) = parser.parts(function) else { return };
-        let (builder, unsupported) = (&mut self.builder, &mut self.tally.unsupported);
-        let mut count = |cause: Cause| unsupported[cause as usize] += 1;
-        let offset = self.code.first_offset + start;
+        let mut rows = Rows::new(&mut self.builder, &mut self.tally, self.code.first_offset + start);
         evaluate(cie, instructions, parser.address(), function.start, end - start, &mut |within, rule| {
-            let rule = rule.unwrap_or_else(|cause| {
-                count(cause);
-                Rule::UNSUPPORTED
-            });
-            if !builder.push(offset + within, rule) {
-                count(Cause::TooManyRules);
-            }
+            rows.push(within as i64, rule);
         });
+        self.tally.functions += 1;
+    }
+
+    /// The same for one of Go's.
+    fn put_go(&mut self, index: u32, start: u64, end: u64) {
+        let Some(go) = &mut self.go else { return };
+        let mut rows = Rows::new(&mut self.builder, &mut self.tally, self.code.first_offset + start);
+        go.rules(index, end - start, &mut |within, rule| rows.push(within, rule));
         self.tally.functions += 1;
     }
 
     fn finish(self) -> Result<(Table, Tally), UnwindError> {
         let unsupported = self.tally.unsupported.iter().fold(0_u32, |sum, &count| sum.saturating_add(count));
         Ok((self.builder.finish(self.source_bytes, unsupported)?, self.tally))
+    }
+}
+
+/// The rows of one function on their way into the table.
+struct Rows<'b> {
+    builder: &'b mut Builder,
+    unsupported: &'b mut [u32; Cause::ALL.len()],
+    /// Where in the file it begins.
+    offset: u64,
+}
+
+impl<'b> Rows<'b> {
+    fn new(builder: &'b mut Builder, tally: &'b mut Tally, offset: u64) -> Self {
+        Self { builder, unsupported: &mut tally.unsupported, offset }
+    }
+
+    /// From `within` bytes behind the function's beginning on `rule` holds.
+    #[inline]
+    fn push(&mut self, within: i64, rule: Result<Rule, Cause>) {
+        let rule = rule.unwrap_or_else(|cause| {
+            self.unsupported[cause as usize] += 1;
+            Rule::UNSUPPORTED
+        });
+        if !self.builder.push(self.offset.wrapping_add_signed(within), rule) {
+            self.unsupported[Cause::TooManyRules as usize] += 1;
+        }
     }
 }
