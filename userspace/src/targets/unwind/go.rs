@@ -580,3 +580,6 @@ impl<'a> Region<'a> {
         self.array(at).map(u64::from_le_bytes)
     }
 }
+
+#[cfg(test)]
+mod tests;
