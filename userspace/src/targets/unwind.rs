@@ -18,6 +18,7 @@ mod sections;
 mod expression;
 mod cfi;
 mod evaluate;
+mod go;
 mod table;
 mod check;
 mod compile;

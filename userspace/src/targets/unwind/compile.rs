@@ -6,6 +6,7 @@ use object::elf;
 use super::UnwindError;
 use super::cfi::{Function, Parser, Record};
 use super::evaluate::{Cause, evaluate};
+use super::go;
 use super::sections::{self, Frames};
 use super::table::{Builder, Table};
 use crate::targets::elf::{ElfError, ElfFile, ReadAt, Segment};
@@ -25,7 +26,7 @@ const CALLEE_SAVED: [u8; 5] = [3, 12, 13, 14, 15];
 
 /// Where the CFA is counted from another register for less than this, a prologue is under way (gcc's drap in r13), which
 /// calls nothing; in an interrupted frame every register is known.
-const LONG_STRETCH_BYTES: u64 = 48;
+const LONG_STRETCH_BYTES: i64 = 48;
 
 /// What was met on the way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -60,8 +61,10 @@ pub fn compile_tallied(file: &impl ReadAt) -> Result<(Table, Tally), UnwindError
         return Err(ElfError::Unsupported("not of x86-64").into());
     }
     let Some(code) = Code::of(&elf) else { return Err(UnwindError::NoUnwindInformation) };
-    let sections = sections::read(&elf)?;
-    let mut compiler = Compiler::new(&sections, code)?;
+    let go = go::Functions::open(&elf);
+    // The runtime's own table knows more than `.debug_frame`.
+    let sections = sections::read(&elf, go.is_none())?;
+    let mut compiler = Compiler::new(&sections, go, code)?;
     compiler.index()?;
     compiler.evaluate();
     if let Some(register) = compiler.register_to_follow() {
@@ -115,10 +118,10 @@ impl Code {
         Some(place)
     }
 
-    /// Where the code of `function` begins, counted from the first code; `None` where it has none.
+    /// Where `bytes` of code at `address` begin, counted from the first code; `None` where there are none.
     #[inline]
-    fn start(&mut self, function: &Function) -> Option<u32> {
-        let place = self.place(function.start).filter(|_| function.bytes > 0)?;
+    fn start(&mut self, address: u64, bytes: u64) -> Option<u32> {
+        let place = self.place(address).filter(|_| bytes > 0)?;
         u32::try_from(place.offset - self.first_offset).ok()
     }
 }
@@ -149,8 +152,19 @@ impl Key {
     }
 }
 
+/// What describes a function.
+enum Description {
+    /// A record of the section with that number.
+    Record(usize, Function),
+    /// The entry with that index of Go's own table.
+    Go(u32),
+}
+
 struct Compiler<'a> {
     sources: Vec<Source<'a>>,
+    go: Option<go::Functions<'a>>,
+    /// The position of Go's first function; they follow all sections.
+    first_go: u32,
     /// Where `.debug_frame` begins, counted through all sections; what it says is believed only where `.eh_frame`,
     /// which the program itself relies on, is silent.
     first_debug: u32,
@@ -166,7 +180,7 @@ struct Compiler<'a> {
 }
 
 impl<'a> Compiler<'a> {
-    fn new(sections: &'a [Frames], code: Code) -> Result<Self, UnwindError> {
+    fn new(sections: &'a [Frames], go: Option<go::Functions<'a>>, code: Code) -> Result<Self, UnwindError> {
         let (mut source_bytes, mut first_debug) = (0_u32, u32::MAX);
         let mut sources = Vec::new();
         for frames in sections {
@@ -179,10 +193,29 @@ impl<'a> Compiler<'a> {
                 .and_then(|bytes| source_bytes.checked_add(bytes))
                 .ok_or(UnwindError::TooLarge("the sections together"))?;
         }
+        let first_go = source_bytes;
+        if let Some(go) = &go {
+            source_bytes = u32::try_from(go.source_bytes())
+                .ok()
+                .and_then(|bytes| source_bytes.checked_add(bytes))
+                .ok_or(UnwindError::TooLarge("Go's table"))?;
+        }
         let builder = Builder::new(source_bytes as usize / SECTION_BYTES_PER_ROW);
         let (functions, tally) = (Vec::new(), Tally::default());
         let (follow, counted_from) = (0, [0; register::GENERAL]);
-        Ok(Self { sources, first_debug, source_bytes, code, functions, builder, tally, follow, counted_from })
+        Ok(Self {
+            sources,
+            go,
+            first_go,
+            first_debug,
+            source_bytes,
+            code,
+            functions,
+            builder,
+            tally,
+            follow,
+            counted_from,
+        })
     }
 
     /// The callee-saved register that the CFA is counted from over calls, where there is one.
@@ -207,7 +240,7 @@ impl<'a> Compiler<'a> {
                 match record {
                     Record::Other => {}
                     Record::Damaged => self.tally.damaged += 1,
-                    Record::Function(function) => match self.code.start(&function) {
+                    Record::Function(function) => match self.code.start(function.start, function.bytes) {
                         Some(start) => self.functions.push(Key::new(start, source.first + position as u32)),
                         None => self.tally.outside += 1,
                     },
@@ -218,7 +251,23 @@ impl<'a> Compiler<'a> {
                 position = next;
             }
         }
+        self.index_go()?;
         self.functions.sort_unstable();
+        Ok(())
+    }
+
+    fn index_go(&mut self) -> Result<(), UnwindError> {
+        let Some(go) = &mut self.go else { return Ok(()) };
+        if self.functions.len() + go.count() as usize > MAX_FUNCTIONS {
+            return Err(UnwindError::TooLarge("the number of functions"));
+        }
+        for index in 0..go.count() {
+            let start = go.extent(index).and_then(|(address, bytes)| self.code.start(address, bytes));
+            match start {
+                Some(start) => self.functions.push(Key::new(start, self.first_go + index)),
+                None => self.tally.outside += 1,
+            }
+        }
         Ok(())
     }
 
@@ -234,10 +283,10 @@ impl<'a> Compiler<'a> {
                 self.tally.repeated += 1;
                 continue;
             }
-            let Some((source, function)) = self.function(key.position()) else { continue };
+            let Some((description, address, bytes)) = self.description(key.position()) else { continue };
             previous = Some(start);
-            let available = self.code.place(function.start).map_or(0, |place| place.available);
-            let end = start + function.bytes.min(available);
+            let available = self.code.place(address).map_or(0, |place| place.available);
+            let end = start + bytes.min(available);
             if !is_debug {
                 settled = settled.max(end);
             }
@@ -245,7 +294,10 @@ impl<'a> Compiler<'a> {
                 self.builder.push(self.code.first_offset + gap, Rule::NONE);
             }
             let end = self.next_start(index, end);
-            self.put(source, &function, start, end);
+            match description {
+                Description::Record(source, function) => self.put(source, &function, start, end),
+                Description::Go(index) => self.put_go(index, start, end),
+            }
             described = Some(end);
         }
         if let Some(end) = described {
@@ -266,12 +318,19 @@ impl<'a> Compiler<'a> {
         rest.into_iter().find(counts).map_or(end, |next| next.start())
     }
 
-    /// The function whose record is at `position`, and the number of its section.
-    fn function(&mut self, position: u32) -> Option<(usize, Function)> {
+    /// What describes the function at `position`; its address and bytes of code.
+    fn description(&mut self, position: u32) -> Option<(Description, u64, u64)> {
+        if let Some(go) = self.go.as_mut().filter(|_| position >= self.first_go) {
+            let index = position - self.first_go;
+            let (address, bytes) = go.extent(index)?;
+            return Some((Description::Go(index), address, bytes));
+        }
         let number = usize::from(position >= self.first_debug).min(self.sources.len() - 1);
         let source = &mut self.sources[number];
         match source.parser.record((position - source.first) as usize)? {
-            (Record::Function(function), _) => Some((number, function)),
+            (Record::Function(function), _) => {
+                Some((Description::Record(number, function), function.start, function.bytes))
+            }
             _ => None,
         }
     }
@@ -280,27 +339,32 @@ impl<'a> Compiler<'a> {
     fn put(&mut self, source: usize, function: &Function, start: u64, end: u64) {
         let parser = &self.sources[source].parser;
         let Some((cie, instructions)) = parser.parts(function) else { return };
-        let (builder, unsupported) = (&mut self.builder, &mut self.tally.unsupported);
-        let offset = self.code.first_offset + start;
-        let code_bytes = end - start;
-        let counted_from = &mut self.counted_from;
-        let mut note = |(begin, rule): (u64, Rule), end: u64| {
-            if rule.kind() <= cfa::DEREFERENCE && end.saturating_sub(begin) >= LONG_STRETCH_BYTES {
-                counted_from[usize::from(rule.register())] += end - begin;
-            }
+        let (section, follow, code_bytes) = (parser.address(), self.follow, end - start);
+        let mut rows = Rows {
+            builder: &mut self.builder,
+            unsupported: &mut self.tally.unsupported,
+            counted_from: &mut self.counted_from,
+            offset: self.code.first_offset + start,
+            last: (0, Rule::NONE),
         };
-        let mut last = (0, Rule::NONE);
-        let (section, follow) = (parser.address(), self.follow);
         evaluate(cie, instructions, section, function.start, code_bytes, follow, |within, rule| {
-            let rule = rule.unwrap_or_else(|cause| {
-                unsupported[cause as usize] += 1;
-                Rule::UNSUPPORTED
-            });
-            note(last, within);
-            last = (within, rule);
-            builder.push(offset + within, rule);
+            rows.push(within as i64, rule);
         });
-        note(last, code_bytes);
+        rows.count(code_bytes as i64);
+        self.tally.functions += 1;
+    }
+
+    /// The same for one of Go's.
+    fn put_go(&mut self, index: u32, start: u64, end: u64) {
+        let Some(go) = &mut self.go else { return };
+        let mut rows = Rows {
+            builder: &mut self.builder,
+            unsupported: &mut self.tally.unsupported,
+            counted_from: &mut self.counted_from,
+            offset: self.code.first_offset + start,
+            last: (0, Rule::NONE),
+        };
+        go.rules(index, end - start, &mut |within, rule| rows.push(within, rule));
         self.tally.functions += 1;
     }
 
@@ -309,5 +373,41 @@ impl<'a> Compiler<'a> {
         let (table, refused) = self.builder.finish(self.source_bytes, unsupported, self.follow)?;
         self.tally.unsupported[Cause::TooManyRules as usize] = refused;
         Ok((table, self.tally))
+    }
+}
+
+/// The rows of one function on their way into the table.
+struct Rows<'b> {
+    builder: &'b mut Builder,
+    unsupported: &'b mut [u32; Cause::ALL.len()],
+    /// See [`Compiler::counted_from`].
+    counted_from: &'b mut [u64; register::GENERAL],
+    /// Where in the file it begins.
+    offset: u64,
+    /// The row that came last.
+    last: (i64, Rule),
+}
+
+impl Rows<'_> {
+    /// From `within` bytes behind the function's beginning on `rule` holds.
+    #[inline]
+    fn push(&mut self, within: i64, rule: Result<Rule, Cause>) {
+        let rule = rule.unwrap_or_else(|cause| {
+            self.unsupported[cause as usize] += 1;
+            Rule::UNSUPPORTED
+        });
+        self.count(within);
+        self.last = (within, rule);
+        self.builder.push(self.offset.wrapping_add_signed(within), rule);
+    }
+
+    /// The last row ends at `end`.
+    #[inline]
+    fn count(&mut self, end: i64) {
+        let (begin, rule) = self.last;
+        let bytes = end.saturating_sub(begin);
+        if rule.kind() <= cfa::DEREFERENCE && bytes >= LONG_STRETCH_BYTES {
+            self.counted_from[usize::from(rule.register())] += bytes as u64;
+        }
     }
 }

@@ -29,7 +29,8 @@ pub(super) struct Frames {
 }
 
 /// Everything that describes frames in `file`, what is to be believed first before the rest.
-pub(super) fn read(file: &ElfFile<'_>) -> Result<Vec<Frames>, UnwindError> {
+/// Without `.debug_frame` unless `with_debug`.
+pub(super) fn read(file: &ElfFile<'_>, with_debug: bool) -> Result<Vec<Frames>, UnwindError> {
     let mut all = Vec::new();
     let eh_frame = file.section(b".eh_frame").filter(|section| has_content(section));
     if let Some(section) = eh_frame {
@@ -38,8 +39,9 @@ pub(super) fn read(file: &ElfFile<'_>) -> Result<Vec<Frames>, UnwindError> {
     } else if let Some(found) = by_program_header(file)? {
         all.push(found);
     }
-    // Programs that are partly Go describe the C part in the one and the Go part in the other.
-    if let Some(section) = file.section(b".debug_frame").filter(|section| has_content(section)) {
+    // Programs that are partly in another language describe one part in the one and the rest in the other.
+    let debug_frame = file.section(b".debug_frame").filter(|section| with_debug && has_content(section));
+    if let Some(section) = debug_frame {
         let compressed = section.flags & u64::from(elf::SHF_COMPRESSED) != 0;
         let bytes = if compressed { unpack(file, section)? } else { section_bytes(file, section)? };
         all.push(Frames { is_debug: true, address: 0, bytes });
