@@ -53,7 +53,7 @@ impl Process for Synthetic {
 
     fn used(&self, _number: u32) {}
 
-    fn block<'a>(&'a self, _table: u32, _index: u32) -> Option<&'a Block> {
+    fn block(&self, _table: u32, _index: u32) -> Option<&Block> {
         None
     }
 }
@@ -259,7 +259,7 @@ impl Process for Stopped {
 
     fn used(&self, _number: u32) {}
 
-    fn block<'a>(&'a self, _table: u32, _index: u32) -> Option<&'a Block> {
+    fn block(&self, _table: u32, _index: u32) -> Option<&Block> {
         None
     }
 }

@@ -54,7 +54,7 @@ impl Process for CurrentProcess {
     }
 
     #[inline(always)]
-    fn block<'a>(&'a self, table: Self::Table, index: u32) -> Option<&'a Block> {
+    fn block(&self, table: Self::Table, index: u32) -> Option<&Block> {
         table.get(index)
     }
 }

@@ -19,7 +19,7 @@ const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// A kernel to boot instead of 6.1 and 6.12 (may be repeated); also: 5.10
+    /// A kernel to boot instead of all, 5.10, 6.1 and 6.12 (may be repeated)
     #[arg(long = "kernel")]
     kernels: Vec<String>,
     /// How long one kernel may take, in seconds

@@ -56,7 +56,7 @@ pub trait Process {
     /// Notes that a table is in use, so that it is not the next to be given up.
     fn used(&self, number: u32);
     /// Block `index` of a table; `None` behind its end.
-    fn block<'a>(&'a self, table: Self::Table, index: u32) -> Option<&'a Block>;
+    fn block(&self, table: Self::Table, index: u32) -> Option<&Block>;
 }
 
 /// A walk under way.

@@ -86,7 +86,7 @@ fn row_at<P: Process>(
     let block = process.block(table, rows_at.wrapping_add(low))?;
     // Rows of this block that are of this page: from `first` to `last`.
     let begin = low.wrapping_mul(ROWS_PER_BLOCK);
-    let first = if first_row > begin { first_row - begin } else { 0 };
+    let first = first_row.saturating_sub(begin);
     search.set(first, last_row.wrapping_sub(begin));
     let mut half = ROWS_PER_BLOCK / 2;
     while half > 0 {

@@ -62,9 +62,8 @@ pub struct KernelTable {
 
 impl UnwindTables {
     pub(super) fn new(ebpf: &mut Ebpf) -> Result<Self> {
-        let outer = match take(ebpf, "UNWIND_TABLES")? {
-            Map::ArrayOfMaps(data) => data,
-            _ => return Err(broken_object("UNWIND_TABLES", "it is not an array of maps")),
+        let Map::ArrayOfMaps(outer) = take(ebpf, "UNWIND_TABLES")? else {
+            return Err(broken_object("UNWIND_TABLES", "it is not an array of maps"));
         };
         let used = array_data(ebpf, "UNWIND_USED")?;
         let used = Mapped::new(used.fd().as_fd(), UNWIND_TABLES_ENTRIES as usize, 8)

@@ -6,7 +6,8 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -124,7 +125,7 @@ impl Tables {
         let capacity = tables.capacity();
         let worker = Worker {
             tables,
-            cache: settings.cache_folder.clone().and_then(open_cache),
+            cache: settings.cache_folder.as_deref().and_then(open_cache),
             memory_limit: settings.memory_bytes,
             shared: Arc::clone(&shared),
             loaded: HashMap::new(),
@@ -233,8 +234,8 @@ impl Tables {
     }
 }
 
-fn open_cache(folder: PathBuf) -> Option<TableCache> {
-    TableCache::open(&folder, DEFAULT_MAX_BYTES)
+fn open_cache(folder: &Path) -> Option<TableCache> {
+    TableCache::open(folder, DEFAULT_MAX_BYTES)
         .inspect_err(|error| tracing::info!("no cache of unwind tables: {error}"))
         .ok()
 }
@@ -251,10 +252,17 @@ fn source(id: FileId, files: &Files) -> Option<(Source, Option<BuildId>)> {
         }
         FileKind::File => {
             let handle = file.handle.as_ref()?;
-            let build_id = ElfFile::parse(handle).ok()?.build_id();
+            let build_id = ElfFile::parse(handle).ok()?.build_id().filter(|_| is_trusted(handle));
             Some((Source::File(handle.try_clone().ok()?), build_id))
         }
     }
+}
+
+/// Whether the build id of a file is believed: anybody can write one into a file of their own, and would then give their
+/// table to everybody who maps another file with that id.
+fn is_trusted(file: &File) -> bool {
+    let own = rustix::process::geteuid().as_raw();
+    file.metadata().is_ok_and(|metadata| [0, own].contains(&metadata.uid()))
 }
 
 /// The thread that makes tables.

@@ -13,15 +13,13 @@ pub(super) struct Kernel {
     pub(super) name: &'static str,
     /// The Debian release whose `linux-image-cloud-amd64` it is.
     suite: &'static str,
-    /// Whether it is booted when none is chosen.
-    default: bool,
 }
 
 /// Every kernel there is a choice of, oldest first.
 const KERNELS: &[Kernel] = &[
-    Kernel { name: "5.10", suite: "bullseye", default: false },
-    Kernel { name: "6.1", suite: "bookworm", default: true },
-    Kernel { name: "6.12", suite: "trixie", default: true },
+    Kernel { name: "5.10", suite: "bullseye" },
+    Kernel { name: "6.1", suite: "bookworm" },
+    Kernel { name: "6.12", suite: "trixie" },
 ];
 
 /// Serves where the machine's own sources name no Debian mirror.
@@ -35,10 +33,10 @@ pub(super) struct Image {
     pub(super) release: String,
 }
 
-/// The kernels of these names, or those booted by default.
+/// The kernels of these names, or all.
 pub(super) fn chosen(names: &[String]) -> Result<Vec<&'static Kernel>> {
     if names.is_empty() {
-        return Ok(KERNELS.iter().filter(|kernel| kernel.default).collect());
+        return Ok(KERNELS.iter().collect());
     }
     let find = |name: &String| {
         KERNELS.iter().find(|kernel| kernel.name == name).ok_or_else(|| {
@@ -170,7 +168,7 @@ mod tests {
     #[test]
     fn knows_its_kernels() {
         let names = |kernels: Vec<&Kernel>| kernels.iter().map(|kernel| kernel.name).collect::<Vec<_>>();
-        assert_eq!(chosen(&[]).map(names).ok(), Some(vec!["6.1", "6.12"]));
+        assert_eq!(chosen(&[]).map(names).ok(), Some(vec!["5.10", "6.1", "6.12"]));
         assert_eq!(chosen(&["5.10".to_owned()]).map(names).ok(), Some(vec!["5.10"]));
         assert!(chosen(&["2.4".to_owned()]).is_err());
     }
