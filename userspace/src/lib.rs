@@ -3,6 +3,11 @@
 //!
 //! # Layout
 //! The modules stand in the order in which data flows; a module uses those before it, never one after it.
+//!
+//! One thing flows back: what the kernel side needs for walking stacks. `targets` knows what is mapped; `targets::unwind`
+//! compiles a file's call frame information into a table (its format is `hostscope_wire::unwind`), `targets::tables` keeps
+//! a thread that does so and a number for each file, and both tables and mappings go to the kernel through the handles in
+//! `load::unwind`. The walk itself is `ebpf/programs/unwind`, which the tests also run on the host.
 
 pub mod config;
 pub mod error;

@@ -17,7 +17,7 @@ use crate::config::{CaptureSettings, Target};
 use crate::error::{Error, Result};
 use crate::load::preflight::{self, State};
 use crate::load::{Filter, Kernel, LoadSettings};
-use crate::targets::tables::Tables;
+use crate::targets::tables::{TableFigures, Tables};
 use crate::targets::{ProcessId, Processes};
 
 /// How often counts are read. Longer saves little (a drain costs about 0.1 ms), shorter shows progress no better.
@@ -238,6 +238,13 @@ impl Session {
             let finding = format!("{}: {}; {}", namespace.name, namespace.detail, namespace.mend);
             summary.findings.insert(0, finding);
         }
+        summary.findings.extend(table_findings(&summary.tables, settings.unwind.memory_bytes));
+        if self.kernel.unwind_mappings.full > 0 {
+            summary.findings.push(format!(
+                "{} changes of mappings found no room in the kernel: those processes have short stacks",
+                self.kernel.unwind_mappings.full
+            ));
+        }
         let degraded = self.kernel.probes.iter().filter(|probe| probe.state != State::On);
         summary.findings.extend(degraded.map(|probe| format!("probe {}: {}", probe.spec.name, probe.reason)));
         Ok(Captured { profile: assembled.profile, summary, command: self.command.take() })
@@ -394,6 +401,20 @@ impl Tracked {
             }
         }
     }
+}
+
+/// What a user may wonder about where stacks end early for want of a table.
+fn table_findings(tables: &TableFigures, memory_bytes: u64) -> Vec<String> {
+    let mut findings: Vec<String> =
+        tables.unreadable.iter().map(|file| format!("no unwind table: {file}")).collect();
+    if tables.given_up > 0 {
+        findings.push(format!(
+            "unwind tables found no room {} times in {} MB: give them more with --unwind-memory",
+            tables.given_up,
+            memory_bytes >> 20
+        ));
+    }
+    findings
 }
 
 /// Puts `pids` under watch in the kernel and reads what they are.
