@@ -41,6 +41,8 @@ fn family(pid: u32) -> Vec<u32> {
 /// Records a program and its children under load; nearly all of their stacks must be whole.
 #[track_caller]
 fn check(program: &Workload) {
+    // Its first children must be there to be named, or have yet to be born.
+    std::thread::sleep(Duration::from_millis(500));
     let pids = family(program.pid()).into_iter().flat_map(|pid| ["-p".to_owned(), pid.to_string()]);
     let arguments = ["-d", "4s", "-F", "499"].map(String::from).into_iter().chain(pids);
     let recorded = record(arguments.collect::<Vec<_>>());
@@ -148,7 +150,6 @@ fn nginx() {
     let words =
         format!("-q -k -c 4 -t 60 -n 100000000 -H Accept-Encoding:gzip http://127.0.0.1:{port}/page.html");
     let _load = Workload::start_command(&mut command(&load, &words));
-    std::thread::sleep(Duration::from_millis(300));
     check(&server.0);
 }
 
@@ -166,7 +167,6 @@ fn redis() {
     wait_for_port(port);
     let words = format!("-h 127.0.0.1 -p {port} -c 4 -l -q -r 1000 -t set,get,lpush,lrange_100,mset,zadd");
     let _load = Workload::start_command(&mut command(&load, &words));
-    std::thread::sleep(Duration::from_millis(300));
     check(&server.0);
 }
 
@@ -203,7 +203,6 @@ fn postgres() {
     let words = format!("{there} -c 2 -T 60 -b tpcb-like@1 -b select-only@3 postgres");
     let _load = Workload::start_command(&mut as_user("pgbench", &words));
     wait_for("its sessions", Duration::from_secs(20), || (family(server.0.pid()).len() >= 8).then_some(()));
-    std::thread::sleep(Duration::from_millis(500));
     check(&server.0);
 }
 

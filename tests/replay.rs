@@ -289,7 +289,7 @@ fn walks_are_right_while_exceptions_are_thrown() {
 #[test]
 fn walks_are_right_at_each_instruction() {
     // Work so short that the frames around it come and go.
-    let wrong = wrong_of(CASES, &["-DUNIT=1"], 1500, |traced, _| traced.step());
+    let wrong = wrong_of(CASES, &["-DUNIT=1"], 600, |traced, _| traced.step());
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 

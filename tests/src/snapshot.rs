@@ -132,27 +132,30 @@ impl Traced {
     pub fn step(&mut self) {
         let signal = std::mem::take(&mut self.signal);
         self.ask(libc::PTRACE_SINGLESTEP, signal);
-        self.wait();
+        self.wait(0);
     }
 
+    /// Any stop will do: one for a signal takes the interruption's place (ptrace(2), `PTRACE_INTERRUPT`), and one that
+    /// was there before must not be interrupted, or the next one is at the same instruction.
     fn interrupt(&mut self) {
-        self.ask(libc::PTRACE_INTERRUPT, 0);
-        // It may have stopped for a signal before; then the interruption is still to come.
-        while self.wait() != libc::SIGTRAP {
-            let signal = std::mem::take(&mut self.signal);
-            self.ask(libc::PTRACE_CONT, signal);
+        if !self.wait(libc::WNOHANG) {
+            self.ask(libc::PTRACE_INTERRUPT, 0);
+            self.wait(0);
         }
     }
 
-    /// Waits for a stop and says for which signal.
-    fn wait(&mut self) -> i32 {
+    /// Waits for a stop, or asks whether there is one.
+    fn wait(&mut self, options: i32) -> bool {
         let mut status = 0;
         // SAFETY: the status is ours to write to.
-        let waited = unsafe { libc::waitpid(self.pid, &raw mut status, libc::__WALL) };
+        let waited = unsafe { libc::waitpid(self.pid, &raw mut status, libc::__WALL | options) };
+        if waited == 0 {
+            return false;
+        }
         assert!(waited == self.pid && libc::WIFSTOPPED(status), "it has ended: {status:#x}");
         let signal = libc::WSTOPSIG(status);
         self.signal = if signal == libc::SIGTRAP { 0 } else { signal };
-        signal
+        true
     }
 
     fn ask(&self, request: libc::c_uint, data: i32) {
