@@ -232,11 +232,9 @@ fn check_compiler(compiler: &mut Command) {
     check(&compiler);
 }
 
-#[test]
-fn the_rust_compiler() {
-    let _host = host();
-    let folder = tempfile::tempdir().unwrap();
-    let source = folder.path().join("source.rs");
+/// The Rust compiler at work, again and again, on a source in `folder`.
+fn rust_compiler(folder: &Path) -> Command {
+    let source = folder.join("source.rs");
     let function = |n: u32| {
         format!(
             "pub fn f{n}(words: &[&str]) -> std::collections::BTreeMap<String, usize> {{\n\
@@ -246,5 +244,25 @@ fn the_rust_compiler() {
     fs::write(&source, (0..40).map(function).collect::<String>()).unwrap();
     let mut compiler = Command::new("sh");
     compiler.args(["-c", "while :; do rustc -O --crate-type=lib -o \"$0.rlib\" \"$0\"; done"]).arg(&source);
-    check_compiler(&mut compiler);
+    compiler
+}
+
+#[test]
+fn the_rust_compiler() {
+    let _host = host();
+    let folder = tempfile::tempdir().unwrap();
+    check_compiler(&mut rust_compiler(folder.path()));
+}
+
+#[test]
+fn tables_stay_within_their_memory() {
+    let _host = host();
+    let folder = tempfile::tempdir().unwrap();
+    let compiler = Workload::start_command(&mut rust_compiler(folder.path()));
+    // Those of the compiler's two libraries are larger than that each.
+    let recorded =
+        record(["-v", "-d", "3s", "-F", "499", "--unwind-memory", "1", "-p", &compiler.pid().to_string()]);
+    let all = stacks(&recorded.profile);
+    assert!(percent(&all, |stack| stack.end == "no_table") > 50.0, "{}", text(&all));
+    assert!(recorded.ended.stderr.contains("--unwind-memory"), "{}", recorded.ended.stderr);
 }

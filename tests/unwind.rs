@@ -182,7 +182,9 @@ fn every_mapping_of_a_process_is_found() {
 #[test]
 fn code_without_a_table_is_read_where_it_says_for_certain() {
     // The instructions at the pc, with rbp of no use: two words at 0x1000, and the return address at STACK + `above`.
-    let instructions: [(&[u8], u64); 10] = [
+    let instructions: [(&[u8], u64); 12] = [
+        (&[0xff, 0x25, 0x10, 0, 0, 0], 0),
+        (&[0xf2, 0xff, 0x25, 0x10, 0, 0, 0], 0),
         (&[0xc3], 0),
         (&[0x48, 0x83, 0xc4, 0x18, 0xc3], 0x18),
         (&[0x48, 0x81, 0xc4, 0, 1, 0, 0, 0xc3], 0x100),

@@ -11,7 +11,6 @@ use std::time::Duration;
 use hostscope_tests::chains::{Chains, assert_end};
 use hostscope_tests::host::host;
 use hostscope_tests::program::{Recorded, Recording, record, run};
-use hostscope_tests::skip;
 use hostscope_tests::stacks::{Stack, of_process, percent, stacks, text, total};
 use hostscope_tests::workload::{self, Workload};
 use hostscope_wire::limits::MAX_USER_FRAMES;
@@ -258,7 +257,8 @@ fn children_on_their_parents_stack_or_on_their_own() {
             // The loader at its work, and the C library between vfork and exec.
             (0.0, "~ < _start?"),
         ],
-        NEARLY_ALL,
+        // These live for some 25 ms, of which their mappings are known from the second on.
+        85.0,
     );
 }
 
@@ -459,21 +459,4 @@ fn goroutines_by_their_frame_pointers() {
         // The rest are the runtime's own.
         assert!(exact > 95.0, "{exact:.2}%:\n{}", text(&all));
     }
-}
-
-#[test]
-fn tables_stay_within_their_memory() {
-    let _host = host();
-    let Some(node) = ["/usr/bin/node", "/usr/local/bin/node"].iter().find(|path| Path::new(path).is_file())
-    else {
-        return skip!("there is no node, whose table alone is larger than 1 MB");
-    };
-    let program = "const f = n => n < 2 ? n : f(n - 1) + f(n - 2); for (;;) f(20)";
-    let workload = Workload::start_command(Command::new(node).args(["-e", program]));
-    std::thread::sleep(Duration::from_millis(300));
-    let recorded = record(["-v", "-d", "2s", "-F", "499", "--unwind-memory", "1", "-p", &workload.pid_text()]);
-    let all = of_process(&recorded.profile, workload.pid());
-    // Its own code has frame pointers; what node is made of, beneath it, has not.
-    assert!(percent(&all, |stack| stack.end == "no_table") > 90.0, "{}", text(&all));
-    assert!(recorded.ended.stderr.contains("--unwind-memory"), "{}", recorded.ended.stderr);
 }

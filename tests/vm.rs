@@ -89,7 +89,7 @@ fn stacks_under_system_calls_go_from_the_kernel_to_the_caller() {
 
 /// Runs a case of a workload (see `unwinding.rs`): its stacks must be whole, with this chain.
 #[track_caller]
-fn check_chain(name: &str, case: &str, chain: &str, share: f64) {
+fn check_chain(name: &str, case: &str, chains: &[(f64, &str)]) {
     let workload = Workload::start(name, [case]);
     let recorded = record(["-d", "3s", "-F", "99", "-p", &workload.pid_text()]);
     let all = of_process(&recorded.profile, workload.pid());
@@ -97,7 +97,7 @@ fn check_chain(name: &str, case: &str, chain: &str, share: f64) {
     // A few of some two hundred.
     assert_end(&all, "complete", 98.0);
     // Static executables hold the C library, too.
-    Chains::new(&[name], &[(share, chain)]).with_runtime(|_| true).assert(&all, 98.0);
+    Chains::new(&[name], chains).with_runtime(|_| true).assert(&all, 98.0);
 }
 
 #[test]
@@ -105,21 +105,23 @@ fn stacks_without_frame_pointers_are_whole() {
     let _host = host();
     let four = "sized < crowded < buffered < plain";
     let descent = format!("burn < {}", [four; 10].join(" < "));
-    check_chain("frames", "deep", &format!("{descent} < run_deep < main < ~ < _start"), 80.0);
-    check_chain("frames", "thread", &format!("{descent} < run_deep < thread < ~"), 80.0);
+    check_chain("frames", "deep", &[(80.0, &format!("{descent} < run_deep < main < ~ < _start"))]);
+    check_chain("frames", "thread", &[(80.0, &format!("{descent} < run_deep < thread < ~"))]);
     let throwing = "burn? < Guard::~Guard? < ~? < descend+ < attempt < run_throw < main < ~ < _start";
-    check_chain("thrower", "throw", throwing, 50.0);
-    check_chain("aligned", "sized", "burn < sized < run_sized < main < ~ < _start", 50.0);
-    check_chain("aligned", "jumper", "burn < jumper|sized < run_jumper < main < ~ < _start", 50.0);
+    let caught = "~? < attempt < run_throw < main < ~ < _start";
+    check_chain("thrower", "throw", &[(50.0, throwing), (0.0, caught)]);
+    check_chain("aligned", "sized", &[(50.0, "burn < sized < run_sized < main < ~ < _start")]);
+    check_chain("aligned", "jumper", &[(50.0, "burn < jumper|sized < run_jumper < main < ~ < _start")]);
 }
 
 #[test]
 fn signal_handlers_lead_to_what_they_interrupted() {
     let _host = host();
     let interrupted = "leaf? < step? < run < main < ~ < _start";
-    check_chain("signals", "apart", &format!("burn < handle < ~ < {interrupted}"), 5.0);
-    let nested = format!("burn < handle < ~ < handle_first < ~ < {interrupted}");
-    check_chain("signals", "nested", &nested, 5.0);
+    check_chain("signals", "apart", &[(5.0, &format!("burn < handle < ~ < {interrupted}"))]);
+    let inner = format!("burn < handle < ~ < handle_first < ~ < {interrupted}");
+    let outer = format!("burn < handle_first < ~ < {interrupted}");
+    check_chain("signals", "nested", &[(5.0, &inner), (5.0, &outer)]);
 }
 
 #[test]

@@ -47,7 +47,10 @@ fn by_code(code: [u64; 2], is_interrupted: bool) -> Option<Rule> {
     if is_interrupted && (word & 0xff_ffff == 0xe5_8948 || word & 0xffff == 0xc35d) {
         return Some(from_stack_pointer(16, fp::AT_CFA));
     }
-    to_return(word).map(|offset| from_stack_pointer(offset, fp::SAME))
+    // A stub of a procedure linkage table that nobody describes, as in static programs: `jmp *(%rip)`, maybe behind `bnd`.
+    let is_stub = word & 0xffff == 0x25ff || word & 0xff_ffff == 0x25_fff2;
+    let offset = if is_interrupted && is_stub { Some(8) } else { to_return(word) };
+    offset.map(|offset| from_stack_pointer(offset, fp::SAME))
 }
 
 /// Bytes from rsp to the CFA, where the instructions at the pc only give back stack and return, or have not yet taken

@@ -99,7 +99,9 @@ fn read_caller<P: Process>(process: &P, walk: &Walk, rule: Rule, cfa: u64) -> Op
     let return_address = process.word(cfa.wrapping_sub(8))?;
     let fp = match kind {
         fp::AT_CFA => process.word(cfa.wrapping_add(offset))?,
-        fp::AT_FP => process.word(walk.fp.wrapping_add(offset))?,
+        // Where rbp points out of the frame it is the caller's already: gcc describes the end of functions that realign
+        // the stack as if it were not, from `pop %rbp` to `ret`.
+        fp::AT_FP if walk.fp >= walk.sp && walk.fp < cfa => process.word(walk.fp.wrapping_add(offset))?,
         fp::UNDEFINED => 0,
         _ => walk.fp,
     };

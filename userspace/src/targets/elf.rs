@@ -202,6 +202,7 @@ pub struct ElfFile<'a> {
     is_64_bit: bool,
     kind: u16,
     machine: u16,
+    entry: u64,
     segments: Vec<Segment>,
     sections: Vec<Section>,
     section_names: Vec<u8>,
@@ -237,6 +238,7 @@ impl<'a> ElfFile<'a> {
             is_64_bit: H::is_type_64_sized(),
             kind: 0,
             machine: 0,
+            entry: 0,
             segments: Vec::new(),
             sections: Vec::new(),
             section_names: Vec::new(),
@@ -245,6 +247,7 @@ impl<'a> ElfFile<'a> {
         let header: &H = first_record(&bytes)?;
         file.kind = header.e_type(LittleEndian);
         file.machine = header.e_machine(LittleEndian);
+        file.entry = header.e_entry(LittleEndian).into();
         file.segments = file.read_segments(header)?;
         if let Ok((sections, names)) = file.read_sections(header) {
             (file.sections, file.section_names) = (sections, names);
@@ -328,6 +331,12 @@ impl<'a> ElfFile<'a> {
     #[must_use]
     pub fn machine(&self) -> u16 {
         self.machine
+    }
+
+    /// The address at which it is entered; 0 for most libraries.
+    #[must_use]
+    pub fn entry(&self) -> u64 {
+        self.entry
     }
 
     /// Whether it may be loaded anywhere: a shared library or a position-independent program.

@@ -27,7 +27,7 @@ pub const DEFAULT_MAX_BYTES: u64 = 256 << 20;
 const CACHE_MAGIC: u32 = 0x4355_5348;
 
 /// To be raised with every change that makes other tables of the same files.
-const COMPILE_VERSION: u32 = 4;
+const COMPILE_VERSION: u32 = 5;
 
 /// What ends the names of whole files, and of those being written.
 const SUFFIX: &[u8] = b".unwind";

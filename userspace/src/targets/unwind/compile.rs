@@ -28,6 +28,10 @@ const CALLEE_SAVED: [u8; 5] = [3, 12, 13, 14, 15];
 /// calls nothing; in an interrupted frame every register is known.
 const LONG_STRETCH_BYTES: i64 = 48;
 
+/// How long the code at an entry without a record is believed to be: glibc's loader calls its first function within the
+/// first 8 bytes, and leaves for the program within 48.
+const ENTRY_BYTES: u64 = 64;
+
 /// What was met on the way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Tally {
@@ -66,6 +70,9 @@ pub fn compile_tallied(file: &impl ReadAt) -> Result<(Table, Tally), UnwindError
     let sections = sections::read(&elf, go.is_none())?;
     let mut compiler = Compiler::new(&sections, go, code)?;
     compiler.index()?;
+    if !compiler.functions.is_empty() {
+        compiler.entry = compiler.code.start(elf.entry(), 1).map(u64::from);
+    }
     compiler.evaluate();
     if let Some(register) = compiler.register_to_follow() {
         // Few files need this, of which one, the loader, is in every process.
@@ -173,6 +180,8 @@ struct Compiler<'a> {
     functions: Vec<Key>,
     builder: Builder,
     tally: Tally,
+    /// Where the program is entered, counted from the first code.
+    entry: Option<u64>,
     /// The register that is followed; 0 for none.
     follow: u8,
     /// Bytes of code whose CFA is counted from each register, in long stretches.
@@ -213,6 +222,7 @@ impl<'a> Compiler<'a> {
             functions,
             builder,
             tally,
+            entry: None,
             follow,
             counted_from,
         })
@@ -290,9 +300,7 @@ impl<'a> Compiler<'a> {
             if !is_debug {
                 settled = settled.max(end);
             }
-            if let Some(gap) = described.filter(|&gap| start - gap > MAX_PADDING_BYTES) {
-                self.builder.push(self.code.first_offset + gap, Rule::NONE);
-            }
+            self.put_gap(described, start);
             let end = self.next_start(index, end);
             match description {
                 Description::Record(source, function) => self.put(source, &function, start, end),
@@ -300,8 +308,23 @@ impl<'a> Compiler<'a> {
             }
             described = Some(end);
         }
-        if let Some(end) = described {
-            self.builder.push(self.code.first_offset + end, Rule::NONE);
+        self.put_gap(described, u64::MAX);
+    }
+
+    /// Nobody describes the code from `described`, or the beginning, to `start`; but the program's entry, which the
+    /// loader's lacks a record for, has no caller.
+    fn put_gap(&mut self, described: Option<u64>, start: u64) {
+        let gap = described.unwrap_or(0);
+        let entry = self.entry.filter(|entry| (gap..start).contains(entry));
+        if described.is_some() && (start - gap > MAX_PADDING_BYTES || entry.is_some()) && entry != Some(gap) {
+            self.builder.push(self.code.first_offset + gap, Rule::NONE);
+        }
+        if let Some(entry) = entry {
+            self.builder.push(self.code.first_offset + entry, Rule::END);
+            let end = entry + ENTRY_BYTES;
+            if end < start {
+                self.builder.push(self.code.first_offset + end, Rule::NONE);
+            }
         }
     }
 

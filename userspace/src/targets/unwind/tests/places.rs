@@ -6,6 +6,7 @@ use super::files::{
     ABSOLUTE, AT_ENTRY, CODE, Records, elf, elf_header, file, first_section, plain, program_header, rules,
     saved, table,
 };
+use crate::targets::elf::ElfFile;
 use crate::targets::unwind::{Cause, UnwindError, check, compile, compile_tallied, lookup};
 
 #[test]
@@ -286,4 +287,18 @@ fn what_has_no_table_says_so() {
     other[18] = 183;
     assert!(matches!(compile(&other), Err(UnwindError::File(_))));
     assert!(matches!(compile(&b"#!/bin/sh".to_vec()), Err(UnwindError::File(_))));
+}
+
+#[test]
+fn the_loader_is_entered_where_no_record_says_so() {
+    let file = std::fs::File::open("/lib64/ld-linux-x86-64.so.2").unwrap();
+    let elf = ElfFile::parse(&file).unwrap();
+    let segment =
+        elf.segments().iter().find(|segment| segment.address <= elf.entry() && segment.flags & 1 != 0);
+    let segment = segment.unwrap();
+    let entry = elf.entry() - segment.address + segment.offset;
+    let table = compile(&file).unwrap();
+    check(table.blocks()).unwrap();
+    // Its first call returns 8 bytes in.
+    assert_eq!([entry, entry + 7].map(|at| lookup(table.blocks(), at)), [Some(Rule::END); 2]);
 }
