@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use hostscope_tests::chains::assert_end;
 use hostscope_tests::host::{host, wait_for};
-use hostscope_tests::program::{record, run};
+use hostscope_tests::program::{Recorded, record, run};
 use hostscope_tests::skip;
 use hostscope_tests::stacks::{count, percent, stacks, text};
 use hostscope_tests::workload::{Workload, children};
@@ -38,14 +38,17 @@ fn family(pid: u32) -> Vec<u32> {
     family
 }
 
+fn record_family(program: &Workload, options: &[&str]) -> Recorded {
+    let pids = family(program.pid()).into_iter().flat_map(|pid| ["-p".to_owned(), pid.to_string()]);
+    record(options.iter().map(ToString::to_string).chain(pids).collect::<Vec<_>>())
+}
+
 /// Records a program and its children under load; nearly all of their stacks must be whole.
 #[track_caller]
 fn check(program: &Workload) {
     // Its first children must be there to be named, or have yet to be born.
     std::thread::sleep(Duration::from_millis(500));
-    let pids = family(program.pid()).into_iter().flat_map(|pid| ["-p".to_owned(), pid.to_string()]);
-    let arguments = ["-d", "4s", "-F", "499"].map(String::from).into_iter().chain(pids);
-    let recorded = record(arguments.collect::<Vec<_>>());
+    let recorded = record_family(program, &["-d", "4s", "-F", "499"]);
     let all = stacks(&recorded.profile);
     let samples = count(&all, |stack| !stack.user().is_empty());
     assert!(samples > 100, "{samples} samples:\n{}\n{}", text(&all), recorded.ended.stderr);
@@ -221,15 +224,15 @@ fn the_c_plus_plus_compiler() {
     .unwrap();
     let mut compiler = Command::new("sh");
     compiler.args(["-c", "while :; do g++ -O2 -c -o /dev/null \"$0\"; done"]).arg(&source);
-    check_compiler(&mut compiler);
+    check(&start_compiler(&mut compiler));
 }
 
 /// A compiler that is started again and again: those of its processes that are there already are named, too.
-fn check_compiler(compiler: &mut Command) {
+fn start_compiler(compiler: &mut Command) -> Workload {
     let compiler = Workload::start_command(compiler);
     wait_for("its children", Duration::from_secs(20), || (family(compiler.pid()).len() >= 2).then_some(()));
     std::thread::sleep(Duration::from_millis(300));
-    check(&compiler);
+    compiler
 }
 
 /// The Rust compiler at work, again and again, on a source in `folder`.
@@ -251,17 +254,16 @@ fn rust_compiler(folder: &Path) -> Command {
 fn the_rust_compiler() {
     let _host = host();
     let folder = tempfile::tempdir().unwrap();
-    check_compiler(&mut rust_compiler(folder.path()));
+    check(&start_compiler(&mut rust_compiler(folder.path())));
 }
 
 #[test]
 fn tables_stay_within_their_memory() {
     let _host = host();
     let folder = tempfile::tempdir().unwrap();
-    let compiler = Workload::start_command(&mut rust_compiler(folder.path()));
+    let compiler = start_compiler(&mut rust_compiler(folder.path()));
     // Those of the compiler's two libraries are larger than that each.
-    let recorded =
-        record(["-v", "-d", "3s", "-F", "499", "--unwind-memory", "1", "-p", &compiler.pid().to_string()]);
+    let recorded = record_family(&compiler, &["-v", "-d", "3s", "-F", "499", "--unwind-memory", "1"]);
     let all = stacks(&recorded.profile);
     assert!(percent(&all, |stack| stack.end == "no_table") > 50.0, "{}", text(&all));
     assert!(recorded.ended.stderr.contains("--unwind-memory"), "{}", recorded.ended.stderr);
