@@ -108,8 +108,9 @@ fn stacks_without_frame_pointers_are_whole() {
     check_chain("frames", "deep", &[(80.0, &format!("{descent} < run_deep < main < ~ < _start"))]);
     check_chain("frames", "thread", &[(80.0, &format!("{descent} < run_deep < thread < ~"))]);
     let throwing = "burn? < Guard::~Guard? < ~? < descend+ < attempt < run_throw < main < ~ < _start";
-    let caught = "~? < attempt < run_throw < main < ~ < _start";
-    check_chain("thrower", "throw", &[(50.0, throwing), (0.0, caught)]);
+    let attempt = "attempt < run_throw < main < ~ < _start";
+    let (caught, after) = (format!("~ < {attempt}"), format!("burn < {attempt}"));
+    check_chain("thrower", "throw", &[(50.0, throwing), (0.0, &caught), (0.0, &after)]);
     check_chain("aligned", "sized", &[(50.0, "burn < sized < run_sized < main < ~ < _start")]);
     check_chain("aligned", "jumper", &[(50.0, "burn < jumper|sized < run_jumper < main < ~ < _start")]);
 }
