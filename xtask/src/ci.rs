@@ -9,7 +9,7 @@ use crate::outcome::Outcome;
 use crate::{ebpf, fuzz, process, test, tidy, vmtest, workspace};
 
 /// How long each fuzz target runs: enough to find what is easily broken.
-const FUZZ_SECONDS: u64 = 30;
+const FUZZ_SECONDS: u64 = 15;
 
 /// Runs every step to its end, whatever the others came to. A step that is no test counts where it fails.
 pub(crate) fn main() -> Result<ExitCode> {
