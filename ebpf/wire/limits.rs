@@ -27,7 +27,7 @@ pub const SENT_ENTRIES: u32 = 32_768;
 /// Processes that a filter by process can hold, children included.
 pub const TARGETS_ENTRIES: u32 = 16_384;
 
-/// Unwind tables at a time: distinct files that are mapped as code. Beyond it the least recently used go.
+/// Unwind tables: one for each distinct file that is mapped as code. Files beyond it go without, and are counted.
 pub const UNWIND_TABLES_ENTRIES: u32 = 4096;
 
 /// Executable mappings of all processes where user space asks for nothing else: 32 bytes each.

@@ -69,7 +69,12 @@ pub struct UnwindSettings {
     pub memory_bytes: u64,
     /// The folder of tables kept from run to run; `None` keeps none.
     pub cache_folder: Option<PathBuf>,
+    /// How long the sampling of a whole host waits for tables at its start.
+    pub wait_of_host: Duration,
 }
+
+/// How long somebody who waits for the first sample of a host is kept waiting for tables: enough for those on disk.
+const DEFAULT_WAIT_OF_HOST: Duration = Duration::from_millis(60);
 
 /// Kernel memory of all unwind tables where nothing else is asked for: the files of a host with 300 processes take about
 /// 20 MB.
@@ -93,6 +98,6 @@ impl Default for UnwindSettings {
             None if rustix::process::geteuid().is_root() => Some("/var/cache/hostscope/unwind".into()),
             None => home().map(|folder| folder.join("hostscope/unwind")),
         };
-        Self { memory_bytes: DEFAULT_UNWIND_MEMORY_BYTES, cache_folder }
+        Self { memory_bytes: DEFAULT_UNWIND_MEMORY_BYTES, cache_folder, wait_of_host: DEFAULT_WAIT_OF_HOST }
     }
 }

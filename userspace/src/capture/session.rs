@@ -34,9 +34,6 @@ const LEAST_BETWEEN: Duration = Duration::from_millis(1);
 /// How long sampling waits for the unwind tables of chosen processes: nothing is missed meanwhile that was asked for.
 const TABLES_WAIT: Duration = Duration::from_secs(2);
 
-/// The same for a whole host, where somebody waits for the first sample: long enough for tables that are kept on disk.
-const TABLES_WAIT_OF_HOST: Duration = Duration::from_millis(60);
-
 /// A capture under way.
 pub struct Session {
     kernel: Kernel,
@@ -125,7 +122,7 @@ impl Session {
             }
         };
         tables.publish(&mut processes, &mut kernel.unwind_mappings);
-        tables.wait(if filter == Filter::Processes { TABLES_WAIT } else { TABLES_WAIT_OF_HOST });
+        tables.wait(if filter == Filter::Processes { TABLES_WAIT } else { settings.unwind.wait_of_host });
         tracing::debug!(elapsed = ?began.elapsed(), "published");
         let mappings_are_recorded = !kernel.mapping_rings.is_empty();
         Ok(Self {

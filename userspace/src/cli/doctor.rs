@@ -72,6 +72,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
 /// How well user stacks are walked, tried on everything that runs here for a second.
 fn unwinding() -> Vec<Finding> {
     const TRIAL: Duration = Duration::from_secs(1);
+    const TABLES_WAIT: Duration = Duration::from_secs(2);
     let settings = CaptureSettings {
         kind: Kind::Cpu,
         target: Target::Host,
@@ -79,7 +80,7 @@ fn unwinding() -> Vec<Finding> {
         frequency_hertz: 99,
         include_idle: false,
         inlines: false,
-        unwind: UnwindSettings::default(),
+        unwind: UnwindSettings { wait_of_host: TABLES_WAIT, ..UnwindSettings::default() },
     };
     let trial = Stop::new().and_then(|stop| capture::run(&settings, &stop, &mut |_| ()));
     let summary = match trial {

@@ -53,7 +53,7 @@ pub struct TableFigures {
     pub absent: usize,
     /// Files whose unwind information could not be read, with the reason; the first few.
     pub unreadable: Vec<String>,
-    /// Tables given up to stay within the limit of memory.
+    /// Tables given up, or never made, to stay within the limit of memory, and files beyond the most tables there can be.
     pub given_up: u64,
     /// Kernel memory of the tables, in bytes, as the kernel counts it.
     pub memory_bytes: u64,
@@ -184,6 +184,7 @@ impl Tables {
         }
         let number = self.by_key.len() as u32;
         if number >= self.capacity {
+            self.shared.lock().figures.given_up += 1;
             return NO_TABLE;
         }
         self.by_key.insert(key, number);
