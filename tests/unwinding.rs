@@ -220,7 +220,8 @@ fn signal_handlers_lead_to_what_they_interrupted() {
     let interrupted = "leaf? < step? < run < main < ~ < _start";
     let inner = format!("burn < handle < ~ < handle_first < ~ < {interrupted}");
     let outer = format!("burn < handle_first < ~ < {interrupted}");
-    check("signals", "nested", &[(5.0, &inner), (5.0, &outer), (1.0, interrupted)]);
+    // Between two signals there is little time, where handlers take long.
+    check("signals", "nested", &[(5.0, &inner), (5.0, &outer), (0.0, interrupted)]);
 }
 
 #[test]
@@ -232,7 +233,8 @@ fn children_on_their_parents_stack_or_on_their_own() {
         let all = stacks(&recorded.profile);
         assert_end(&all, "complete", least);
         let with_stack: Vec<_> = all.iter().filter(|stack| stack.end != "no_user_stack").cloned().collect();
-        Chains::new(&["children"], patterns).assert(&with_stack, least);
+        // A sample between an exec and the news of it is walked by what was mapped before.
+        Chains::new(&["children"], patterns).with_strangers(0.5).assert(&with_stack, least);
     };
     for case in ["vfork", "fork"] {
         let started = format!("start_by_{case} < run_{case} < main < ~ < _start");

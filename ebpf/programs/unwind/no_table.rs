@@ -10,7 +10,8 @@ use super::{Guess, Process, USER_ADDRESS_END, Walk};
 
 /// `mov $15,%rax; syscall`: what a signal handler returns to (`rt_sigreturn`), where nothing describes it: in musl, in
 /// Go. libgcc knows it the same way (libgcc/config/i386/linux-unwind.h).
-const SIGRETURN: [u64; 2] = [0x0f00_0000_0fc0_c748, 0x05];
+/// The first 8 of its 9 bytes, which are followed by nothing else.
+const SIGRETURN: u64 = 0x0f00_0000_0fc0_c748;
 /// `mov $15,%eax; syscall`, the shorter form.
 const SIGRETURN_SHORT: u64 = 0x0005_0f00_0000_0fb8;
 
@@ -20,7 +21,7 @@ const OTHER_STACK_BYTES: u64 = 64 * 1024;
 /// A rule for such code, or that the walk ends. `for_want_of_table` says that a table was expected.
 #[inline(always)]
 pub fn rule<P: Process>(process: &P, walk: &mut Walk, for_want_of_table: bool) -> Result<Rule, StackEnd> {
-    if let Some(code) = process.words(walk.pc)
+    if let Some(code) = code_at(process, walk.pc)
         && let Some(rule) = by_code(code, walk.interrupted != 0)
     {
         return Ok(rule);
@@ -34,13 +35,23 @@ pub fn rule<P: Process>(process: &P, walk: &mut Walk, for_want_of_table: bool) -
     by_frame_pointer(walk).ok_or(if walk.fp == 0 { StackEnd::Complete } else { fails })
 }
 
-/// What the next instructions say, the first 16 bytes.
+/// The 8 bytes at `pc`; zeros behind the end of the code's last page.
 #[inline(always)]
-fn by_code(code: [u64; 2], is_interrupted: bool) -> Option<Rule> {
-    let word = code[0];
-    let is_sigreturn = (word == SIGRETURN[0] && code[1] & 0xff == SIGRETURN[1])
-        || word & 0x00ff_ffff_ffff_ffff == SIGRETURN_SHORT;
-    if is_sigreturn {
+fn code_at<P: Process>(process: &P, pc: u64) -> Option<u64> {
+    let aligned = pc & !7;
+    let [low, high] = match process.words(aligned) {
+        Some(words) => words,
+        None => [process.word(aligned)?, 0],
+    };
+    let shift = ((pc & 7) * 8) as u32;
+    // In two steps: a shift by 64 is none.
+    Some(low >> shift | high << 1 << (63 - shift))
+}
+
+/// What the next instructions say.
+#[inline(always)]
+fn by_code(word: u64, is_interrupted: bool) -> Option<Rule> {
+    if word == SIGRETURN || word & 0x00ff_ffff_ffff_ffff == SIGRETURN_SHORT {
         return Some(Rule::SIGNAL);
     }
     // `mov %rsp,%rbp` after `push %rbp`, or `pop %rbp; ret` before the end.
