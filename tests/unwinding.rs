@@ -388,8 +388,10 @@ fn rust_as_it_is_released() {
         let workload = Workload::start("optimised", [case]);
         let recorded = watch(&workload);
         let all = of_process(&recorded.profile, workload.pid());
-        assert_end(&all, "complete", NEARLY_ALL);
-        Chains::new(&["optimised"], patterns).with_runtime(is_runtime).assert(&all, NEARLY_ALL);
+        // Where libgcc makes ready to go on in the frame that catches, it writes over what its own callers' frames hold.
+        let least = if case == "panics" { 98.0 } else { NEARLY_ALL };
+        assert_end(&all, "complete", least);
+        Chains::new(&["optimised"], patterns).with_runtime(is_runtime).assert(&all, least);
     };
     let boxed = "optimised::burn < optimised::main::{{closure}}";
     optimised(
