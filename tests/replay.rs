@@ -282,8 +282,8 @@ fn walks_are_right_while_exceptions_are_thrown() {
     let wrong = wrong_of(THROWING, &[], 300, |traced, stop| {
         traced.run_for(Duration::from_micros(microseconds(stop)));
     });
-    // One of a hundred is met there.
-    assert!(wrong.len() <= 5, "{}", wrong.join("\n"));
+    // One or two of a hundred are met where libgcc goes on in the frame that catches: chance brings twice as many.
+    assert!(wrong.len() <= 15, "{}", wrong.join("\n"));
 }
 
 #[test]
