@@ -111,6 +111,7 @@ pub struct Tables {
     by_key: HashMap<Key, u32>,
     by_file: HashMap<FileId, u32>,
     capacity: u32,
+    /// At most one for each number waits, since only what was given up is asked for again.
     requests: Sender<Request>,
     shared: Arc<Shared>,
     entries: Vec<MappingEntry>,
@@ -129,6 +130,8 @@ impl Tables {
             memory_limit: settings.memory_bytes,
             shared: Arc::clone(&shared),
             loaded: HashMap::new(),
+            ready: Vec::new(),
+            ready_sizes: Vec::new(),
             began,
         };
         let thread = std::thread::Builder::new().name("unwind-tables".into());
@@ -274,6 +277,9 @@ struct Worker {
     shared: Arc<Shared>,
     /// Kernel memory and source of each table that is loaded.
     loaded: HashMap<u32, Size>,
+    /// Tables in kernel memory that wait for their numbers; they count, but are not to be given up yet.
+    ready: Vec<(u32, KernelTable)>,
+    ready_sizes: Vec<(u32, Size)>,
     began: Instant,
 }
 
@@ -291,26 +297,23 @@ impl Worker {
             waiting.extend(requests.try_iter());
             // Small ones first: most processes need only those.
             waiting.sort_by_key(|request| std::cmp::Reverse(request.source.bytes()));
-            let mut ready = Vec::new();
             let mut committed = Instant::now();
             while let Some(request) = waiting.pop() {
-                let number = request.number;
-                match self.make(&request) {
-                    Ok(table) => ready.push((number, table)),
-                    Err(state) => self.settle(&[number], state),
+                if let Err(state) = self.make(&request) {
+                    self.settle(&[request.number], state);
                 }
                 if committed.elapsed() > COMMIT_AFTER {
-                    self.commit(&mut ready);
+                    self.commit();
                     committed = Instant::now();
                     waiting.extend(requests.try_iter());
                 }
             }
-            self.commit(&mut ready);
+            self.commit();
         }
     }
 
-    /// A table in the kernel, without its number yet, or what becomes of the request instead.
-    fn make(&mut self, request: &Request) -> Result<KernelTable, State> {
+    /// Puts a table into kernel memory, without its number yet; or says what becomes of the request instead.
+    fn make(&mut self, request: &Request) -> Result<(), State> {
         let mut cache = self.cache.as_mut().zip(request.build_id.as_ref());
         let cached = cache.as_mut().and_then(|(cache, id)| cache.get(id));
         let is_cached = cached.is_some();
@@ -348,14 +351,16 @@ impl Worker {
             State::GivenUp
         })?;
         let size = Size { memory_bytes: made.memory_bytes, source_bytes: u64::from(table.source_bytes()) };
-        self.loaded.insert(request.number, size);
+        self.ready.push((request.number, made));
+        self.ready_sizes.push((request.number, size));
         self.shared.lock().figures.from_cache += usize::from(is_cached);
-        Ok(made)
+        Ok(())
     }
 
     /// Gives up the least recently used tables until `bytes` more fit; false where those in use leave no room.
     fn make_room(&mut self, bytes: u64) -> bool {
-        let mut total: u64 = self.loaded.values().map(|size| size.memory_bytes).sum();
+        let sizes = self.loaded.values().chain(self.ready_sizes.iter().map(|(_, size)| size));
+        let mut total: u64 = sizes.map(|size| size.memory_bytes).sum();
         while total + bytes > self.memory_limit {
             let interval = self.shared.lock().interval;
             let oldest = self.loaded.iter().min_by_key(|(number, _)| self.tables.last_used(**number));
@@ -375,21 +380,24 @@ impl Worker {
         true
     }
 
-    fn commit(&mut self, ready: &mut Vec<(u32, KernelTable)>) {
-        if ready.is_empty() {
+    /// Gives the tables that are ready their numbers.
+    fn commit(&mut self) {
+        if self.ready.is_empty() {
             return;
         }
-        let state = match self.tables.insert(ready) {
-            Ok(()) => State::Loaded,
+        let sizes = std::mem::take(&mut self.ready_sizes);
+        let numbers: Vec<u32> = sizes.iter().map(|(number, _)| *number).collect();
+        let state = match self.tables.insert(&self.ready) {
+            Ok(()) => {
+                self.loaded.extend(sizes);
+                State::Loaded
+            }
             Err(error) => {
                 tracing::warn!("the kernel takes no unwind tables, stacks end early: {error}");
                 State::GivenUp
             }
         };
-        let numbers: Vec<u32> = ready.drain(..).map(|(number, _)| number).collect();
-        if state != State::Loaded {
-            self.loaded.retain(|number, _| !numbers.contains(number));
-        }
+        self.ready.clear();
         self.settle(&numbers, state);
     }
 
