@@ -87,12 +87,9 @@ impl Default for UnwindSettings {
     /// [`DEFAULT_UNWIND_MEMORY_BYTES`], and the folder that `HOSTSCOPE_CACHE` names, else `/var/cache/hostscope/unwind` for
     /// root and `~/.cache/hostscope/unwind` (or what `XDG_CACHE_HOME` says) for others.
     fn default() -> Self {
-        let home = || {
-            std::env::var_os("XDG_CACHE_HOME")
-                .map(PathBuf::from)
-                .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")))
-                .filter(|folder| folder.is_absolute())
-        };
+        // The XDG base directory specification: a path that is not absolute is to be ignored.
+        let of = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        let home = || of("XDG_CACHE_HOME").or_else(|| Some(of("HOME")?.join(".cache")));
         let cache_folder = match std::env::var_os(CACHE_VARIABLE) {
             Some(folder) => (!folder.is_empty()).then(|| folder.into()),
             None if rustix::process::geteuid().is_root() => Some("/var/cache/hostscope/unwind".into()),

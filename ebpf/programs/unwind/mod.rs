@@ -209,6 +209,10 @@ fn to_caller<P: Process>(process: &P, walk: &mut Walk, keep: impl FnOnce(u32, u6
         None => None,
     };
     walk.guessed = Guess::No as u32;
+    if found.is_none() {
+        // Nothing says where such code has saved the followed register.
+        walk.follows = 0;
+    }
     let rule = match found {
         Some(rule) => rule,
         None => match no_table::rule(process, walk, table.is_none() && number != NO_TABLE) {

@@ -6,8 +6,26 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use aya_obj::generated::{
-    PERF_FLAG_FD_CLOEXEC, bpf_cmd, perf_event_attr, perf_event_sample_format, perf_sw_ids, perf_type_id,
+    PERF_FLAG_FD_CLOEXEC, bpf_attr, bpf_cmd, perf_event_attr, perf_event_sample_format, perf_sw_ids,
+    perf_type_id,
 };
+
+/// Calls `bpf(2)`: what it returns, a descriptor for most commands.
+///
+/// # Errors
+/// What the kernel answers.
+pub(super) fn bpf(command: bpf_cmd, attributes: &mut bpf_attr) -> io::Result<i32> {
+    // SAFETY: the attributes are valid for the call, and so is what they point at, which each caller keeps alive.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            command as libc::c_long,
+            std::ptr::from_mut(attributes),
+            size_of::<bpf_attr>(),
+        )
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as i32) }
+}
 
 /// The part of `union bpf_attr` that batched map commands use (`include/uapi/linux/bpf.h`).
 #[repr(C)]

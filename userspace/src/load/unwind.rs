@@ -14,6 +14,7 @@ use hostscope_wire::unwind::{BLOCK_BYTES, Block, MappingEntry, ProcessEntry};
 
 use super::attach::explain;
 use super::maps::{broken_object, take};
+use super::sys::bpf;
 use crate::error::Result;
 
 /// The program that walks user stacks, called by the sampling programs.
@@ -186,19 +187,6 @@ fn memory_bytes(map: BorrowedFd<'_>) -> io::Result<u64> {
     let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", map.as_raw_fd()))?;
     let line = text.lines().find_map(|line| line.strip_prefix("memlock:"));
     line.and_then(|bytes| bytes.trim().parse().ok()).ok_or_else(|| io::Error::other("no memlock in fdinfo"))
-}
-
-fn bpf(command: bpf_cmd, attributes: &mut bpf_attr) -> io::Result<i32> {
-    // SAFETY: the attributes are valid for the call, and so is what they point at, which each caller keeps alive.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            command as libc::c_long,
-            std::ptr::from_mut(attributes),
-            size_of::<bpf_attr>(),
-        )
-    };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as i32) }
 }
 
 fn array_data(ebpf: &mut Ebpf, name: &str) -> Result<MapData> {

@@ -8,7 +8,7 @@ use std::fs::{DirBuilder, File};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime};
 
@@ -88,19 +88,6 @@ impl TableCache {
         cache.used_bytes = cache.scan()?.iter().map(|entry| entry.bytes).sum();
         cache.make_room(0);
         Ok(cache)
-    }
-
-    /// Where the cache belongs: `/var/cache/hostscope/unwind` for root, else within `$XDG_CACHE_HOME` or `~/.cache`;
-    /// `None` for a user without a home.
-    #[must_use]
-    pub fn default_folder() -> Option<PathBuf> {
-        if rustix::process::geteuid().is_root() {
-            return Some("/var/cache/hostscope/unwind".into());
-        }
-        // The XDG base directory specification: a path that is not absolute is to be ignored.
-        let of = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-        let base = of("XDG_CACHE_HOME").or_else(|| Some(of("HOME")?.join(".cache")))?;
-        Some(base.join("hostscope/unwind"))
     }
 
     /// What is known of the file with this build id.
