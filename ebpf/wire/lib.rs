@@ -8,9 +8,11 @@
 #![allow(clippy::inline_always, reason = "these run in eBPF programs")]
 
 pub mod event;
+pub mod histogram;
 pub mod limits;
 pub mod loss;
 pub mod process;
+pub mod row;
 pub mod spec;
 pub mod stack;
 pub mod unwind;

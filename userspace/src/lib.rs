@@ -11,6 +11,7 @@
 
 pub mod config;
 pub mod error;
+pub mod metrics;
 pub mod load;
 pub mod collect;
 pub mod targets;

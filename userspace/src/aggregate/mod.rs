@@ -3,6 +3,8 @@
 //! Addresses become (mapping, address) here, under the mappings of the moment; names come later, from a stage that
 //! knows files.
 
+pub mod snapshot;
+
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
