@@ -2,13 +2,21 @@
 
 #![no_std]
 #![no_main]
+// `rows::add`; the build of core for this target needs RUSTC_BOOTSTRAP anyway.
+#![feature(core_intrinsics)]
+#![allow(internal_features)]
 
 mod cpu;
 mod emit;
 mod filter;
 mod maps;
 mod process;
+mod rows;
+mod sched;
+mod syscall;
 mod task;
+mod threads;
+mod typed_task;
 mod unwind;
 mod user;
 

@@ -3,15 +3,18 @@
 use aya_ebpf::bindings::{BPF_F_INNER_MAP, BPF_F_MMAPABLE};
 use aya_ebpf::btf_maps;
 use aya_ebpf::macros::{btf_map, map};
-use aya_ebpf::maps::{Array, HashMap, PerCpuArray, ProgramArray, RingBuf};
+use aya_ebpf::maps::{Array, HashMap, PerCpuArray, ProgramArray, Queue, RingBuf};
 use hostscope_wire::limits::{
-    COUNTS_ENTRIES, EVENTS_BYTES, SENT_ENTRIES, TARGETS_ENTRIES, UNWIND_MAPPINGS_ENTRIES,
-    UNWIND_PROCESSES_ENTRIES, UNWIND_TABLES_ENTRIES,
+    COUNTS_ENTRIES, EVENTS_BYTES, ROW_CACHE_SLOTS, ROWS_ENTRIES, SENT_ENTRIES, SYSCALL_PROCESSES_ENTRIES,
+    TARGETS_ENTRIES, THREAD_SLOTS_ENTRIES, THREADS_ENTRIES, UNWIND_MAPPINGS_ENTRIES, UNWIND_PROCESSES_ENTRIES,
+    UNWIND_TABLES_ENTRIES,
 };
 use hostscope_wire::loss::Loss;
+use hostscope_wire::row::{Row, RowKey};
 use hostscope_wire::stack::{CountKey, StackRecord};
 use hostscope_wire::unwind::{Block, MappingEntry, ProcessEntry};
 
+use crate::syscall::Running;
 use crate::unwind::Walk;
 
 /// Stacks on their first appearance, and process events.
@@ -102,6 +105,72 @@ pub static UNWIND_PROTOTYPE: UnwindTable = btf_maps::Array::new();
 #[map]
 pub static UNWIND_USED: Array<u32> = Array::with_max_entries(UNWIND_TABLES_ENTRIES, BPF_F_MMAPABLE);
 
+/// Histograms and counters, which user space reads through a mapping of its own. Row 0 stays free: it is what an empty slot of
+/// the cache names.
+#[map]
+pub static ROWS: Array<Row> = Array::with_max_entries(ROWS_ENTRIES, BPF_F_MMAPABLE);
+
+/// Which row a key has. Preallocated: rows are found under locks of the scheduler.
+#[map]
+pub static ROW_INDEXES: HashMap<RowKey, u32> = HashMap::with_max_entries(ROWS_ENTRIES, 0);
+
+/// Which rows keys had lately (see `rows`).
+#[map]
+pub static ROW_CACHE: Array<u32> = Array::with_max_entries(ROW_CACHE_SLOTS, 0);
+
+/// Rows that nobody has; user space fills it, and gives back those of processes that have ended.
+#[map]
+pub static FREE_ROWS: Queue<u32> = Queue::with_max_entries(ROWS_ENTRIES, 0);
+
+/// What is known of a thread between two switches.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Thread {
+    /// Since when it is off the CPU, by `CLOCK_MONOTONIC`; 0 while it runs.
+    pub off_since_ns: u64,
+    /// Its waits on run queues at the last look.
+    pub run_delay_ns: u64,
+    /// When its process started; 0 for the kernel's threads.
+    pub start_time_ns: u64,
+    /// When it entered the system call in which it left the CPU; 0 where calls are not timed.
+    pub syscall_since_ns: u64,
+    /// Its process; 0 for the kernel's threads.
+    pub tgid: u32,
+    /// Why it is off the CPU (see `sched::cause`).
+    pub cause: u32,
+    /// Its own id in the host's pid namespace; 0 in a slot that is free.
+    pub tid: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// Threads by the lower bits of their id: an array's element costs 2 ns, a hash's 35 (see `threads`).
+#[map]
+pub static THREAD_SLOTS: Array<Thread> = Array::with_max_entries(THREAD_SLOTS_ENTRIES, 0);
+
+/// Threads whose slot belongs to another, by their id. Preallocated, not task storage: `sched_switch` runs under the lock of a
+/// run queue, where an allocation may wake kswapd and so want that lock again; and 5.10 has no task storage for it.
+#[map]
+pub static THREADS: HashMap<u32, Thread> = HashMap::with_max_entries(THREADS_ENTRIES, 0);
+
+/// The system call that each CPU is in.
+#[map]
+pub static RUNNING_SYSCALL: PerCpuArray<Running> = PerCpuArray::with_max_entries(1, 0);
+
+/// 0 where every process's system calls are timed, 1 where those in [`SYSCALL_PROCESSES`] are.
+#[map]
+pub static SYSCALL_SCOPE: Array<u32> = Array::with_max_entries(1, 0);
+
+/// Processes whose system calls are timed.
+#[map]
+pub static SYSCALL_PROCESSES: HashMap<u32, u32> = HashMap::with_max_entries(SYSCALL_PROCESSES_ENTRIES, 0);
+
+/// Whose system calls are timed.
+#[inline(always)]
+pub fn syscall_scope() -> u32 {
+    SYSCALL_SCOPE.get(0).copied().unwrap_or(0)
+}
+
 /// Declares constants in `.rodata`, which user space sets before load and the kernel then freezes: the verifier takes
 /// them as known and drops what they switch off. The read is volatile, or the compiler would fold in the default.
 macro_rules! constants {
@@ -161,4 +230,22 @@ constants! {
     TASK_STACK, task_stack: u32;
     /// Size of `struct upid`.
     UPID_BYTES, upid_bytes: u32;
+    /// Offset of `task_struct.pid`.
+    TASK_PID, task_pid: u32;
+    /// Offset of `task_struct.flags`.
+    TASK_FLAGS, task_flags: u32;
+    /// Offset of `task_struct.__state`, `state` before 5.14.
+    TASK_STATE, task_state: u32;
+    /// Offset of the 32-bit word of `task_struct` that has the bit `in_iowait`.
+    TASK_IOWAIT_WORD, task_iowait_word: u32;
+    /// That bit.
+    TASK_IOWAIT_MASK, task_iowait_mask: u32;
+    /// Offset of `task_struct.sched_info.run_delay`.
+    TASK_RUN_DELAY, task_run_delay: u32;
+    /// Offset of `task_struct.sched_info.pcount`.
+    TASK_ARRIVALS, task_arrivals: u32;
+    /// 1 where the kernel has the two above (CONFIG_SCHED_INFO).
+    HAS_RUN_DELAY, has_run_delay: u32;
+    /// 1 where sched_switch tells the state of the thread that leaves.
+    HAS_PREVIOUS_STATE, has_previous_state: u32;
 }

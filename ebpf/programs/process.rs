@@ -48,8 +48,9 @@ pub fn process_fork(context: RawTracePointContext) -> i32 {
 
 /// `sched_process_exec(struct task_struct *p, pid_t old_pid, struct linux_binprm *bprm)`, run by `p`.
 #[raw_tracepoint(tracepoint = "sched_process_exec")]
-#[cfg_attr(not(feature = "log"), allow(unused_variables))]
 pub fn process_exec(context: RawTracePointContext) -> i32 {
+    // A thread that is not the first takes the id of the first, and its old one is nobody's.
+    crate::threads::remove(argument(&context, 1) as u32);
     let Some(ids) = current_ids() else { return 0 };
     if crate::filter::watches_current(ids.tgid) {
         #[cfg(feature = "log")]

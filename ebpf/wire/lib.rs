@@ -17,13 +17,14 @@ pub mod spec;
 pub mod stack;
 pub mod unwind;
 
-use spec::{Attach, KernelVersion, ProbeSpec};
+use spec::{Attach, KernelVersion, ProbeSpec, Purpose};
 
 /// Every probe there is; loading, `hostscope doctor` and the agent's metrics all read this list and no other.
 pub static PROBES: &[ProbeSpec] = &[
     ProbeSpec {
         name: "cpu",
         program: "sample_cpu",
+        purpose: Purpose::Profile,
         attach: Attach::CpuClock,
         oldest_kernel: KernelVersion { major: 5, minor: 10 },
         yields: "CPU stacks by thread",
@@ -33,6 +34,7 @@ pub static PROBES: &[ProbeSpec] = &[
     ProbeSpec {
         name: "process_exec",
         program: "process_exec",
+        purpose: Purpose::Processes,
         attach: Attach::RawTracepoint("sched_process_exec"),
         oldest_kernel: KernelVersion { major: 5, minor: 10 },
         yields: "programs started",
@@ -42,6 +44,7 @@ pub static PROBES: &[ProbeSpec] = &[
     ProbeSpec {
         name: "process_fork",
         program: "process_fork",
+        purpose: Purpose::Processes,
         attach: Attach::RawTracepoint("sched_process_fork"),
         oldest_kernel: KernelVersion { major: 5, minor: 10 },
         yields: "processes created",
@@ -51,6 +54,7 @@ pub static PROBES: &[ProbeSpec] = &[
     ProbeSpec {
         name: "process_exit",
         program: "process_exit",
+        purpose: Purpose::Processes,
         attach: Attach::RawTracepoint("sched_process_exit"),
         oldest_kernel: KernelVersion { major: 5, minor: 10 },
         yields: "processes ended",
@@ -60,10 +64,41 @@ pub static PROBES: &[ProbeSpec] = &[
     ProbeSpec {
         name: "mapping",
         program: "",
+        purpose: Purpose::Profile,
         attach: Attach::MappingRecords,
         oldest_kernel: KernelVersion { major: 3, minor: 16 },
         yields: "executable mappings as they appear (exec, dlopen, mprotect)",
         unit: "events",
         fallback: "mappings are read from /proc when a sample meets an unknown one",
+    },
+    ProbeSpec {
+        name: "sched_switch",
+        program: "sched_switch",
+        purpose: Purpose::Latency,
+        attach: Attach::BtfTracepoint("sched_switch"),
+        oldest_kernel: KernelVersion { major: 5, minor: 10 },
+        yields: "time off the CPU by cause and system call, time on run queues",
+        unit: "nanoseconds",
+        fallback: "no off-CPU, run-queue and blocked-time figures",
+    },
+    ProbeSpec {
+        name: "syscall_enter",
+        program: "syscall_enter",
+        purpose: Purpose::SystemCalls,
+        attach: Attach::BtfTracepoint("sys_enter"),
+        oldest_kernel: KernelVersion { major: 5, minor: 11 },
+        yields: "system calls as they begin",
+        unit: "events",
+        fallback: "only the time that calls are blocked, from sched_switch",
+    },
+    ProbeSpec {
+        name: "syscall_exit",
+        program: "syscall_exit",
+        purpose: Purpose::SystemCalls,
+        attach: Attach::BtfTracepoint("sys_exit"),
+        oldest_kernel: KernelVersion { major: 5, minor: 11 },
+        yields: "duration and errors of every system call",
+        unit: "nanoseconds",
+        fallback: "only the time that calls are blocked, from sched_switch",
     },
 ];

@@ -36,6 +36,24 @@ pub const UNWIND_MAPPINGS_ENTRIES: u32 = 32_768;
 /// Processes whose mappings the kernel side knows, where user space asks for nothing else.
 pub const UNWIND_PROCESSES_ENTRIES: u32 = 8192;
 
+/// Rows of histograms and counters where user space asks for nothing else: 240 bytes each. A process that does much has about ten.
+pub const ROWS_ENTRIES: u32 = 16_384;
+
+/// Slots of the cache in front of the rows' index, 4 bytes each; a power of two. Two busy keys in one slot cost each other a look-up.
+pub const ROW_CACHE_SLOTS: u32 = 16_384;
+
+/// Slots for threads by the lower bits of their id; a power of two. With the kernel's default of 32,768 ids each thread has its own.
+pub const THREAD_SLOTS_ENTRIES: u32 = 65_536;
+
+/// Threads beyond them, where user space asks for nothing else.
+pub const THREADS_ENTRIES: u32 = 16_384;
+
+/// Processes whose system calls are timed, where not all are.
+pub const SYSCALL_PROCESSES_ENTRIES: u32 = 4096;
+
+const _: () = assert!(ROW_CACHE_SLOTS.is_power_of_two(), "it is used as a mask");
+const _: () = assert!(THREAD_SLOTS_ENTRIES.is_power_of_two(), "it is used as a mask");
+
 /// The length of a thread's name with its closing zero (`TASK_COMM_LEN`).
 pub const COMM_BYTES: usize = 16;
 

@@ -16,17 +16,23 @@ pub enum Loss {
     OutsidePidNamespace = 4,
     /// A sample whose kernel stack could not be read; it is kept without kernel frames.
     KernelStackUnreadable = 5,
+    /// An observation whose key found no free row.
+    RowsFull = 6,
+    /// A thread that found no room among the threads that are off the CPU.
+    ThreadsFull = 7,
 }
 
 impl Loss {
     /// Every reason, in the order of their numbers.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::RingFullSample,
         Self::RingFullProcess,
         Self::CountsFull,
         Self::TargetsFull,
         Self::OutsidePidNamespace,
         Self::KernelStackUnreadable,
+        Self::RowsFull,
+        Self::ThreadsFull,
     ];
 
     /// The word for it in profiles, logs and metrics.
@@ -39,6 +45,8 @@ impl Loss {
             Self::TargetsFull => "targets_full",
             Self::OutsidePidNamespace => "outside_pid_namespace",
             Self::KernelStackUnreadable => "kernel_stack_unreadable",
+            Self::RowsFull => "rows_full",
+            Self::ThreadsFull => "threads_full",
         }
     }
 

@@ -16,9 +16,24 @@ pub enum Attach {
     CpuClock,
     /// A raw tracepoint of this name. Raw rather than classic: no tracefs needed, and only this one event pays.
     RawTracepoint(&'static str),
+    /// A tracepoint of this name whose arguments have types: members of the kernel's structs are plain loads.
+    BtfTracepoint(&'static str),
     /// The kernel's own `PERF_RECORD_MMAP2` records from a dummy software event on every CPU; no program of ours. There
     /// is no tracepoint for a new mapping, and hooking mmap's system call would tax every system call of the host.
     MappingRecords,
+}
+
+/// What a probe serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// Profiles.
+    Profile,
+    /// Process life, for both.
+    Processes,
+    /// Latency, always on.
+    Latency,
+    /// Latency of every system call: dear, hence attached only for a while or for chosen processes.
+    SystemCalls,
 }
 
 /// One probe.
@@ -28,6 +43,8 @@ pub struct ProbeSpec {
     pub name: &'static str,
     /// The function in the object file; empty where the kernel needs no program of ours.
     pub program: &'static str,
+    /// What it serves.
+    pub purpose: Purpose,
     /// Where it attaches.
     pub attach: Attach,
     /// The oldest kernel that has all it needs.

@@ -2,11 +2,12 @@
 
 use std::io;
 
-use aya::Ebpf;
 use aya::programs::perf_event::{
     HardwareEvent, PerfEventConfig, PerfEventLinkId, PerfEventScope, SamplePolicy, SoftwareEvent,
 };
-use aya::programs::{PerfEvent, ProgramError, RawTracePoint};
+use aya::programs::tp_btf::BtfTracePointLinkId;
+use aya::programs::{BtfTracePoint, PerfEvent, ProgramError, RawTracePoint};
+use aya::{Btf, Ebpf};
 
 use super::sys::{PerfRing, open_mapping_records};
 
@@ -46,6 +47,36 @@ pub(super) fn raw_tracepoint(ebpf: &mut Ebpf, program: &str, event: &str) -> Res
         .map_err(|error: ProgramError| explain(&error))?;
     program.load().map_err(|error| explain(&error))?;
     program.attach(event).map(drop).map_err(|error| explain(&error))
+}
+
+/// Loads a program for the typed tracepoint `event`, without attaching it, in words of failure.
+pub(super) fn load_btf_tracepoint(
+    ebpf: &mut Ebpf,
+    program: &str,
+    event: &str,
+    types: &Btf,
+) -> Result<(), String> {
+    btf_program(ebpf, program)?.load(event, types).map_err(|error| explain(&error))
+}
+
+/// Attaches a loaded program.
+pub(super) fn btf_tracepoint(ebpf: &mut Ebpf, program: &str) -> Result<BtfTracePointLinkId, String> {
+    btf_program(ebpf, program)?.attach().map_err(|error| explain(&error))
+}
+
+/// Detaches it again.
+pub(super) fn detach_btf_tracepoint(ebpf: &mut Ebpf, program: &str, link: BtfTracePointLinkId) {
+    if let Ok(program) = btf_program(ebpf, program) {
+        // Not attached any more is what is wanted.
+        let _ = program.detach(link);
+    }
+}
+
+fn btf_program<'a>(ebpf: &'a mut Ebpf, program: &str) -> Result<&'a mut BtfTracePoint, String> {
+    ebpf.program_mut(program)
+        .ok_or("not in the eBPF object")?
+        .try_into()
+        .map_err(|error: ProgramError| explain(&error))
 }
 
 /// The sampling program of one perf event a CPU.

@@ -136,11 +136,17 @@ impl<'a> Btf<'a> {
     /// # Errors
     /// Which of both does not exist.
     pub fn member_offset(&self, structure: &str, member: &str) -> Result<u32, BtfError> {
+        self.member_bit_offset(structure, member).map(|bits| bits / 8)
+    }
+
+    /// Likewise in bits, for bit fields.
+    ///
+    /// # Errors
+    /// Which of both does not exist.
+    pub fn member_bit_offset(&self, structure: &str, member: &str) -> Result<u32, BtfError> {
         let &id =
             self.structs.get(structure.as_bytes()).ok_or_else(|| BtfError::NoStruct(structure.to_owned()))?;
-        self.find(id, member.as_bytes(), 0)
-            .map(|bits| bits / 8)
-            .ok_or_else(|| BtfError::NoMember(format!("{structure}.{member}")))
+        self.find(id, member.as_bytes(), 0).ok_or_else(|| BtfError::NoMember(format!("{structure}.{member}")))
     }
 
     /// The size of `structure` in bytes.

@@ -5,35 +5,31 @@
 pub mod attach;
 pub mod btf;
 pub mod kernel_names;
+pub mod latency;
+mod mapped;
 pub mod maps;
+mod object;
 pub mod preflight;
+pub mod rows;
 pub mod sys;
 pub mod unwind;
 
 use std::collections::BTreeMap;
 
+use aya::Ebpf;
 use aya::maps::{MapData, ProgramArray};
 use aya::programs::perf_event::PerfEventLinkId;
-use aya::{Ebpf, EbpfLoader};
 use hostscope_wire::PROBES;
 use hostscope_wire::limits::{
     EVENTS_WAKE_FRACTION, UNWIND_MAPPINGS_ENTRIES, UNWIND_PROCESSES_ENTRIES, filter,
 };
-use hostscope_wire::spec::{Attach, KernelVersion, ProbeSpec};
+use hostscope_wire::spec::{Attach, ProbeSpec, Purpose};
 
 use crate::error::{Error, Result};
 use attach::{SamplingEvent, explain};
+use object::Constant;
 use preflight::{Finding, State};
 use sys::PerfRing;
-
-/// The object that cargo embeds: built by `cargo xtask ebpf`.
-static PREBUILT: &[u8] = aya::include_bytes_aligned!("../../../ebpf/prebuilt/hostscope.bpf.o");
-
-/// The variable that names another object to load: how the tests run the one just built.
-const OBJECT_VARIABLE: &str = "HOSTSCOPE_EBPF_OBJECT";
-
-/// Since when kernels have `bpf_task_pt_regs` (commit dd6e10fbd9fb).
-const TASK_PT_REGS_SINCE: KernelVersion = KernelVersion { major: 5, minor: 15 };
 
 /// Whose samples to take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,7 +71,21 @@ pub struct ProbeState {
     pub reason: String,
 }
 
-/// The kernel side, loaded.
+impl ProbeState {
+    /// Those that serve one of these purposes, in the order of `PROBES`, as if all were well.
+    fn all_of(purposes: &[Purpose]) -> Vec<Self> {
+        let wanted = PROBES.iter().filter(|spec| purposes.contains(&spec.purpose));
+        wanted.map(|spec| Self { spec, state: State::On, reason: String::new() }).collect()
+    }
+
+    fn turn_off(&mut self, reason: String) {
+        tracing::warn!(probe = self.spec.name, %reason, "probe is off");
+        self.state = State::Off;
+        self.reason = reason;
+    }
+}
+
+/// The kernel side of profiles, loaded.
 pub struct Kernel {
     ebpf: Ebpf,
     /// The probes, in the order of `PROBES`.
@@ -116,14 +126,14 @@ impl Kernel {
         preflight::require(preflight::Capabilities::of_this_process()?, cpu.oldest_kernel)?;
         let cpus = online_cpus()?;
         let sizes = Sizes::new(settings, cpus.len(), tasks());
-        let mut ebpf = load_object(settings, &sizes)?;
-        let mut probes: Vec<ProbeState> =
-            PROBES.iter().map(|spec| ProbeState { spec, state: State::On, reason: String::new() }).collect();
+        let mut ebpf = object::load(&constants(settings, &sizes), &map_sizes(&sizes))?;
+        let mut probes: Vec<ProbeState> = ProbeState::all_of(&[Purpose::Profile, Purpose::Processes]);
         let mut mapping_rings = Vec::with_capacity(cpus.len());
         let mut walk = None;
         for probe in &mut probes {
             let outcome = match probe.spec.attach {
                 Attach::RawTracepoint(event) => attach::raw_tracepoint(&mut ebpf, probe.spec.program, event),
+                Attach::BtfTracepoint(_) => Err("not for profiles".into()),
                 Attach::CpuClock => unwind::load_walk(&mut ebpf)
                     .map(|programs| walk = Some(programs))
                     .and_then(|()| attach::cpu_clock_program(&mut ebpf, probe.spec.program))
@@ -131,9 +141,7 @@ impl Kernel {
                 Attach::MappingRecords => open_rings(&cpus, &mut mapping_rings),
             };
             if let Err(reason) = outcome {
-                tracing::warn!(probe = probe.spec.name, %reason, "probe is off");
-                probe.state = State::Off;
-                probe.reason = reason;
+                probe.turn_off(reason);
             }
         }
         // Only objects built with `cargo xtask ebpf --debug` have log lines.
@@ -277,69 +285,32 @@ pub fn online_cpus() -> Result<Vec<u32>> {
     })
 }
 
-fn load_object(settings: &LoadSettings, sizes: &Sizes) -> Result<Ebpf> {
-    let offsets = preflight::offsets()?;
+fn constants(settings: &LoadSettings, sizes: &Sizes) -> Vec<(&'static str, Constant)> {
     let (mode, cgroup_id, cgroup_level) = match settings.filter {
         Filter::Host => (filter::HOST, 0, 0),
         Filter::Processes => (filter::PROCESSES, 0, 0),
         Filter::Cgroup { id, level } => (filter::CGROUP, id, level),
     };
-    let namespace = preflight::pid_namespace();
-    let device: u64 = namespace.map_or(0, |namespace| namespace.device);
-    let inode: u64 = namespace.map_or(0, |namespace| namespace.inode);
-    let include_idle = u32::from(settings.include_idle);
-    let has_task_pt_regs = u32::from(preflight::kernel_version() >= TASK_PT_REGS_SINCE);
-    let wake_bytes = u64::from(sizes.events_bytes) / EVENTS_WAKE_FRACTION;
-
-    let mut loader = loader_without_types();
-    for (constant, offset) in &offsets {
-        loader.override_global(constant, offset, true);
-    }
-    loader
-        .override_global("FILTER_MODE", &mode, true)
-        .override_global("FILTER_CGROUP_ID", &cgroup_id, true)
-        .override_global("FILTER_CGROUP_LEVEL", &cgroup_level, true)
-        .override_global("INCLUDE_IDLE", &include_idle, true)
-        .override_global("WAKE_BYTES", &wake_bytes, true)
-        .override_global("HAS_TASK_PT_REGS", &has_task_pt_regs, true)
-        .override_global("PID_NAMESPACE_DEVICE", &device, true)
-        .override_global("PID_NAMESPACE_INODE", &inode, true)
-        .map_max_entries("EVENTS", sizes.events_bytes)
-        .map_max_entries("COUNTS_EVEN", sizes.counts_entries)
-        .map_max_entries("COUNTS_ODD", sizes.counts_entries)
-        .map_max_entries("UNWIND_PROCESSES", sizes.unwind_processes)
-        .map_max_entries("UNWIND_MAPPINGS", sizes.unwind_mappings);
-    let other = std::env::var_os(OBJECT_VARIABLE);
-    let loaded = match &other {
-        Some(path) => loader.load_file(path),
-        None => loader.load(PREBUILT),
-    };
-    loaded.map_err(|error| {
-        let object = other.map_or_else(|| "the eBPF object".into(), |path| path.display().to_string());
-        Error::kernel(format!("cannot load {object}: {}", explain(&error)), "see hostscope doctor -v")
-    })
+    vec![
+        ("FILTER_MODE", Constant::Word(mode)),
+        ("FILTER_CGROUP_ID", Constant::Long(cgroup_id)),
+        ("FILTER_CGROUP_LEVEL", Constant::Word(cgroup_level)),
+        ("INCLUDE_IDLE", Constant::Word(u32::from(settings.include_idle))),
+        ("WAKE_BYTES", Constant::Long(u64::from(sizes.events_bytes) / EVENTS_WAKE_FRACTION)),
+    ]
 }
 
-/// A loader that knows nothing of the kernel's types: without CO-RE relocations in Rust nothing asks for them.
-///
-/// aya's one constructor reads and parses all of the kernel's BTF, wanted or not: 24 ms and 15 MB here, more than
-/// everything else of a start. So it runs in a thread to which the file does not exist. Without `CAP_SYS_CHROOT` it
-/// does, and only the cost is back.
-fn loader_without_types<'a>() -> EbpfLoader<'a> {
-    use rustix::thread::{UnshareFlags, unshare_unsafe};
-    let construct = || {
-        // SAFETY: root and working folder are this thread's own from here on, and it ends at once. Its descriptors,
-        // whose separation would be unsafe, stay shared.
-        if unsafe { unshare_unsafe(UnshareFlags::FS) }.is_ok() {
-            // The folder of that file holds no path that leads to it.
-            let _ = rustix::process::chroot(btf::FOLDER);
-        }
-        EbpfLoader::new()
-    };
-    let built = std::thread::scope(|scope| scope.spawn(construct).join());
-    let mut loader = built.unwrap_or_else(|_| EbpfLoader::new());
-    loader.btf(None);
-    loader
+fn map_sizes(sizes: &Sizes) -> Vec<(&'static str, u32)> {
+    let mut all = vec![
+        ("EVENTS", sizes.events_bytes),
+        ("COUNTS_EVEN", sizes.counts_entries),
+        ("COUNTS_ODD", sizes.counts_entries),
+        ("UNWIND_PROCESSES", sizes.unwind_processes),
+        ("UNWIND_MAPPINGS", sizes.unwind_mappings),
+    ];
+    // What only latency is counted in.
+    all.extend(rows::MAPS.iter().map(|name| (*name, 1)));
+    all
 }
 
 /// Sizes of maps that follow from the host and the rate.

@@ -146,22 +146,63 @@ const MEMBERS: &[(&str, &str, &str)] = &[
     ("PID_NUMBERS", "pid", "numbers"),
 ];
 
-/// Reads the offsets from the kernel's BTF.
+/// Members that only some probes read, or that have had several names: the first that the kernel has counts.
+const OPTIONAL_MEMBERS: &[(&str, &[(&str, &str)])] = &[
+    ("TASK_PID", &[("task_struct", "pid")]),
+    ("TASK_FLAGS", &[("task_struct", "flags")]),
+    // Renamed in 5.14 (commit 2f064a59a11f).
+    ("TASK_STATE", &[("task_struct", "__state"), ("task_struct", "state")]),
+    ("TASK_RUN_DELAY", &[("task_struct", "sched_info.run_delay")]),
+    ("TASK_ARRIVALS", &[("task_struct", "sched_info.pcount")]),
+];
+
+/// Bit fields: the constants for the 32-bit word's offset and for the mask, and the member.
+const BITS: &[(&str, &str, &str, &str)] =
+    &[("TASK_IOWAIT_WORD", "TASK_IOWAIT_MASK", "task_struct", "in_iowait")];
+
+/// Reads the offsets from the kernel's BTF; those of members that only some probes need are left out where the kernel does
+/// not have them.
 ///
 /// # Errors
-/// A kernel without BTF or without one of the members (exit status 4).
+/// A kernel without BTF or without one of the members that every capture needs (exit status 4).
 pub fn offsets() -> Result<Offsets> {
     let mend = "boot a kernel with CONFIG_DEBUG_INFO_BTF=y (every distribution's kernel since 2020 has it)";
     let data = btf::Vmlinux::open()
         .map_err(|error| Error::kernel(format!("cannot read {}: {error}", btf::VMLINUX), mend))?;
     let unusable = |error: btf::BtfError| Error::kernel(error.to_string(), mend);
-    let types = Btf::parse(&data, &["task_struct", "signal_struct", "pid", "upid"]).map_err(unusable)?;
-    let mut offsets = Offsets::with_capacity(MEMBERS.len() + 1);
+    let optional = OPTIONAL_MEMBERS.iter().flat_map(|(_, members)| members.iter());
+    let mut structs: Vec<&str> = MEMBERS.iter().map(|(_, structure, _)| *structure).collect();
+    structs.extend(optional.flat_map(|(structure, member)| [*structure, outer(member)]));
+    structs.push("upid");
+    let types = Btf::parse(&data, &structs).map_err(unusable)?;
+    let mut offsets = Offsets::with_capacity(MEMBERS.len() + OPTIONAL_MEMBERS.len() + 1);
     for &(constant, structure, member) in MEMBERS {
         offsets.push((constant, types.member_offset(structure, member).map_err(unusable)?));
     }
     offsets.push(("UPID_BYTES", types.size("upid").map_err(unusable)?));
+    for &(constant, members) in OPTIONAL_MEMBERS {
+        let found = members.iter().find_map(|(structure, member)| nested_offset(&types, structure, member));
+        offsets.extend(found.map(|offset| (constant, offset)));
+    }
+    for &(word, mask, structure, member) in BITS {
+        if let Ok(bit) = types.member_bit_offset(structure, member) {
+            offsets.push((word, bit / 32 * 4));
+            offsets.push((mask, 1 << (bit % 32)));
+        }
+    }
     Ok(offsets)
+}
+
+/// The offset of `member`, or, of `a.b`, that of `a` plus that of `b` within the struct that is named as the member `a` is.
+fn nested_offset(types: &Btf<'_>, structure: &str, member: &str) -> Option<u32> {
+    let Some((first, rest)) = member.split_once('.') else {
+        return types.member_offset(structure, member).ok();
+    };
+    Some(types.member_offset(structure, first).ok()? + types.member_offset(first, rest).ok()?)
+}
+
+fn outer(member: &str) -> &str {
+    member.split_once('.').map_or(member, |(first, _)| first)
 }
 
 /// The state of one thing that a capture may need.

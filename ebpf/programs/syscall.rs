@@ -1,0 +1,96 @@
+//! Time in every system call, and its errors: attached only for chosen processes or while the budget allows.
+//!
+//! A call that does not leave the CPU needs no table: its start stands in a slot of the CPU. Where the thread goes off the CPU
+//! within the call, `sched_switch` moves the start into the thread's entry.
+//!
+//! Cost a call, both hooks, on a 2-core virtual machine (kernel 6.18): see `cargo xtask bench --only latency`.
+
+use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_get_current_task_btf, bpf_ktime_get_ns};
+use aya_ebpf::macros::btf_tracepoint;
+use aya_ebpf::programs::BtfTracePointContext;
+use hostscope_wire::row::{Family, RowKey};
+
+use crate::typed_task::TypedTask;
+use crate::{maps, rows, threads};
+
+/// Errors that a call returns are -4095 to -1 (include/linux/err.h); those from 512 on never reach a program.
+const LAST_ERRNO: i64 = 133;
+
+/// The call that a CPU is in.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Running {
+    /// When it was entered, by `CLOCK_MONOTONIC`; 0 for none.
+    pub since_ns: u64,
+    /// The thread.
+    pub tid: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// `sys_enter(struct pt_regs *regs, long id)`.
+#[btf_tracepoint(function = "sys_enter")]
+pub fn syscall_enter(_context: BtfTracePointContext) -> i32 {
+    let ids = bpf_get_current_pid_tgid();
+    let tgid = (ids >> 32) as u32;
+    if maps::syscall_scope() != 0 && maps::SYSCALL_PROCESSES.get_ptr(tgid).is_none() {
+        return 0;
+    }
+    if let Some(running) = maps::RUNNING_SYSCALL.get_ptr_mut(0) {
+        // SAFETY: this CPU's own element; an interrupt does not enter a system call.
+        unsafe {
+            (*running).tid = ids as u32;
+            (*running).since_ns = bpf_ktime_get_ns();
+        }
+    }
+    0
+}
+
+/// `sys_exit(struct pt_regs *regs, long ret)`.
+#[btf_tracepoint(function = "sys_exit")]
+pub fn syscall_exit(context: BtfTracePointContext) -> i32 {
+    let ids = bpf_get_current_pid_tgid();
+    let Some(running) = maps::RUNNING_SYSCALL.get_ptr_mut(0) else { return 0 };
+    // SAFETY: this CPU's own element.
+    let running = unsafe { &mut *running };
+    let since_ns = if running.since_ns != 0 && running.tid == ids as u32 {
+        core::mem::take(&mut running.since_ns)
+    } else {
+        let Some(thread) = threads::get(ids as u32) else { return 0 };
+        core::mem::take(&mut thread.syscall_since_ns)
+    };
+    if since_ns == 0 {
+        return 0; // entered before the probes, or not watched
+    }
+    // SAFETY: the helper has no precondition.
+    let task = TypedTask::from_pointer(unsafe { bpf_get_current_task_btf() } as u64);
+    let number = TypedTask::registers_call(context.arg::<u64>(0));
+    if number == 0 {
+        return 0;
+    }
+    // SAFETY: as above.
+    let duration_ns = unsafe { bpf_ktime_get_ns() }.wrapping_sub(since_ns);
+    let key = RowKey {
+        start_time_ns: task.start_time_ns(),
+        subject: (ids >> 32) as u32,
+        family: Family::Syscall as u8,
+        label: 0,
+        detail: (number - 1) as u16,
+    };
+    rows::observe(&key, duration_ns);
+    let result: i64 = context.arg(1);
+    if result < 0 && result >= -LAST_ERRNO {
+        rows::count(&RowKey { family: Family::SyscallErrors as u8, label: -result as u8, ..key }, 1);
+    }
+    0
+}
+
+/// When the call was entered that the thread `tid` is in as it leaves this CPU, taken from the CPU's slot; else what its entry
+/// says.
+#[inline(always)]
+pub fn take_running(tid: u32, known_ns: u64) -> u64 {
+    let Some(running) = maps::RUNNING_SYSCALL.get_ptr_mut(0) else { return known_ns };
+    // SAFETY: this CPU's own element.
+    let running = unsafe { &mut *running };
+    if running.since_ns != 0 && running.tid == tid { core::mem::take(&mut running.since_ns) } else { known_ns }
+}
