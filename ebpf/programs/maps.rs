@@ -230,6 +230,18 @@ constants! {
     TASK_STACK, task_stack: u32;
     /// Size of `struct upid`.
     UPID_BYTES, upid_bytes: u32;
+    /// Offset of `signal_struct.sum_sched_runtime`.
+    SIGNAL_RUNTIME, signal_runtime: u32;
+    /// Offset of `signal_struct.utime`.
+    SIGNAL_UTIME, signal_utime: u32;
+    /// Offset of `signal_struct.stime`.
+    SIGNAL_STIME, signal_stime: u32;
+    /// Offset of `task_struct.se.sum_exec_runtime`.
+    TASK_RUNTIME, task_runtime: u32;
+    /// Offset of `task_struct.utime`.
+    TASK_UTIME, task_utime: u32;
+    /// Offset of `task_struct.stime`.
+    TASK_STIME, task_stime: u32;
     /// Offset of `task_struct.pid`.
     TASK_PID, task_pid: u32;
     /// Offset of `task_struct.flags`.

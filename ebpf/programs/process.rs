@@ -4,7 +4,7 @@
 //! microseconds of a fork or an exec), and nothing else on the host pays.
 
 use aya_ebpf::EbpfContext;
-use aya_ebpf::helpers::bpf_ktime_get_ns;
+use aya_ebpf::helpers::{bpf_get_current_cgroup_id, bpf_ktime_get_ns};
 use aya_ebpf::macros::raw_tracepoint;
 use aya_ebpf::programs::RawTracePointContext;
 use hostscope_wire::event::{EventHeader, EventKind};
@@ -88,6 +88,7 @@ fn argument(context: &RawTracePointContext, index: usize) -> u64 {
 
 #[inline(always)]
 fn send(kind: EventKind, task: Task, tgid: u32, parent_tgid: u32) {
+    let cpu = if kind as u32 == EventKind::Exit as u32 { task.cpu_time() } else { Default::default() };
     let record = ProcessRecord {
         // SAFETY: the helper has no precondition.
         header: EventHeader { time_ns: unsafe { bpf_ktime_get_ns() }, kind: kind as u32, reserved: 0 },
@@ -95,6 +96,11 @@ fn send(kind: EventKind, task: Task, tgid: u32, parent_tgid: u32) {
         tgid,
         parent_tgid,
         comm: task.comm(),
+        // SAFETY: the helper has no precondition.
+        cgroup_id: unsafe { bpf_get_current_cgroup_id() },
+        cpu_ns: cpu.total_ns,
+        user_ticks_ns: cpu.user_ticks_ns,
+        system_ticks_ns: cpu.system_ticks_ns,
     };
     emit::process(&record);
 }

@@ -20,6 +20,17 @@ pub struct Ids {
     pub tid: u32,
 }
 
+/// CPU time of a process, in nanoseconds.
+#[derive(Clone, Copy, Default)]
+pub struct CpuTime {
+    /// By the scheduler's account.
+    pub total_ns: u64,
+    /// What ticks found in user mode.
+    pub user_ticks_ns: u64,
+    /// What ticks found in the kernel.
+    pub system_ticks_ns: u64,
+}
+
 impl Task {
     /// The task that runs on this CPU.
     #[inline(always)]
@@ -96,6 +107,21 @@ impl Task {
         match self.field::<u64>(maps::task_signal()) {
             Some(signal) => read(signal + u64::from(maps::signal_live())).unwrap_or(1),
             None => 1,
+        }
+    }
+
+    /// CPU time of its process, if it is the last thread: those that ended before have left theirs with `signal_struct`
+    /// (`__exit_signal`, kernel/exit.c).
+    #[inline(always)]
+    pub fn cpu_time(self) -> CpuTime {
+        let signal = self.field::<u64>(maps::task_signal()).unwrap_or(0);
+        let sum = |ended: u32, own: u32| {
+            read::<u64>(signal + u64::from(ended)).unwrap_or(0) + self.field::<u64>(own).unwrap_or(0)
+        };
+        CpuTime {
+            total_ns: sum(maps::signal_runtime(), maps::task_runtime()),
+            user_ticks_ns: sum(maps::signal_utime(), maps::task_utime()),
+            system_ticks_ns: sum(maps::signal_stime(), maps::task_stime()),
         }
     }
 

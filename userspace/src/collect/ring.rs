@@ -70,6 +70,10 @@ pub fn parse(bytes: &[u8]) -> Option<RingRecord<'_>> {
                 tgid: u32_at(bytes, 24)?,
                 parent_tgid: u32_at(bytes, 28)?,
                 comm: bytes.get(32..32 + COMM_BYTES)?.try_into().ok()?,
+                cgroup_id: u64_at(bytes, 48)?,
+                cpu_ns: u64_at(bytes, 56)?,
+                user_ticks_ns: u64_at(bytes, 64)?,
+                system_ticks_ns: u64_at(bytes, 72)?,
             };
             Some(match kind {
                 EventKind::Fork => RingRecord::Fork(record),

@@ -1,5 +1,8 @@
 //! The kernel side of latency, loaded: rows of histograms, process events, and the dear probes that come and go.
 
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+
 use aya::Ebpf;
 use aya::maps::{Array, HashMap, MapData};
 use aya::programs::tp_btf::BtfTracePointLinkId;
@@ -39,7 +42,8 @@ pub struct Latency {
     pub losses: maps::Losses,
     syscall_scope: Array<MapData, u32>,
     syscall_processes: HashMap<MapData, u32, u32>,
-    syscalls: Vec<(&'static str, BtfTracePointLinkId)>,
+    /// What is attached, by program.
+    links: BTreeMap<&'static str, BtfTracePointLinkId>,
 }
 
 /// Whose system calls are timed, every one of them.
@@ -78,7 +82,7 @@ impl Latency {
             losses: maps::Losses::new(&mut ebpf)?,
             syscall_scope,
             syscall_processes,
-            syscalls: Vec::new(),
+            links: BTreeMap::new(),
             ebpf,
             probes,
         };
@@ -86,18 +90,62 @@ impl Latency {
         Ok(latency)
     }
 
+    /// Attaches a probe that is loaded and not attached.
+    ///
+    /// # Errors
+    /// Why not, in words.
+    fn attach(&mut self, program: &'static str) -> std::result::Result<(), String> {
+        if !self.links.contains_key(program) {
+            let link = attach::btf_tracepoint(&mut self.ebpf, program)?;
+            self.links.insert(program, link);
+        }
+        Ok(())
+    }
+
+    fn detach(&mut self, program: &'static str) {
+        if let Some(link) = self.links.remove(program) {
+            attach::detach_btf_tracepoint(&mut self.ebpf, program, link);
+        }
+    }
+
     fn attach_always_on(&mut self) {
-        for probe in &mut self.probes {
-            let spec = probe.spec;
-            if spec.purpose != Purpose::Latency || probe.state == State::Off {
-                continue;
-            }
-            if let Attach::BtfTracepoint(_) = spec.attach
-                && let Err(reason) = attach::btf_tracepoint(&mut self.ebpf, spec.program)
+        for index in 0..self.probes.len() {
+            let ProbeState { spec, state, .. } = self.probes[index];
+            if spec.purpose == Purpose::Latency
+                && state != State::Off
+                && let Err(reason) = self.attach(spec.program)
             {
-                probe.turn_off(reason);
+                self.probes[index].turn_off(reason);
             }
         }
+    }
+
+    /// Detaches a probe of latency for want of budget, or attaches it again. What it counted stays.
+    pub fn pause(&mut self, name: &str, paused: bool) {
+        let Some(index) = self.probes.iter().position(|probe| probe.spec.name == name) else { return };
+        let spec = self.probes[index].spec;
+        if paused {
+            self.detach(spec.program);
+            self.probes[index].turn_off(PAUSED.into());
+        } else if self.probes[index].reason == PAUSED {
+            match self.attach(spec.program) {
+                Ok(()) => self.probes[index].turn_on(),
+                Err(reason) => self.probes[index].turn_off(reason),
+            }
+        }
+    }
+
+    /// How long each attached program ran since it was loaded, and how often, as far as the kernel measured it: only while
+    /// somebody holds what [`measure_runs`] gives.
+    pub fn runs(&mut self) -> Vec<ProbeRuns> {
+        let programs = self.probes.iter().map(|probe| probe.spec);
+        programs
+            .filter_map(|spec| {
+                let info = self.ebpf.program(spec.program)?.info().ok()?;
+                let run_ns = u64::try_from(info.run_time().as_nanos()).ok()?;
+                Some(ProbeRuns { name: spec.name, run_ns, runs: info.run_count() })
+            })
+            .collect()
     }
 
     /// Chooses whose system calls are timed in full: attaches the probes or, for nobody, detaches them, since even a probe that
@@ -121,14 +169,11 @@ impl Latency {
             self.syscall_processes.insert(pid, 1, 0).map_err(|error| failed(error.to_string()))?;
         }
         self.syscall_scope.set(0, scope, 0).map_err(|error| failed(error.to_string()))?;
-        if *whose == SystemCalls::Off {
-            for (program, link) in self.syscalls.drain(..) {
-                attach::detach_btf_tracepoint(&mut self.ebpf, program, link);
-            }
-        } else if self.syscalls.is_empty() {
-            for spec in PROBES.iter().filter(|spec| spec.purpose == Purpose::SystemCalls) {
-                let link = attach::btf_tracepoint(&mut self.ebpf, spec.program).map_err(failed)?;
-                self.syscalls.push((spec.program, link));
+        for spec in PROBES.iter().filter(|spec| spec.purpose == Purpose::SystemCalls) {
+            if *whose == SystemCalls::Off {
+                self.detach(spec.program);
+            } else {
+                self.attach(spec.program).map_err(failed)?;
             }
         }
         Ok(())
@@ -137,8 +182,33 @@ impl Latency {
     /// Whether system calls are timed.
     #[must_use]
     pub fn times_system_calls(&self) -> bool {
-        !self.syscalls.is_empty()
+        PROBES
+            .iter()
+            .any(|spec| spec.purpose == Purpose::SystemCalls && self.links.contains_key(spec.program))
     }
+}
+
+/// Why a probe is off that [`Latency::pause`] has detached.
+const PAUSED: &str = "detached to stay within the budget";
+
+/// What the kernel measured of a program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProbeRuns {
+    /// The probe.
+    pub name: &'static str,
+    /// How long it ran, in nanoseconds.
+    pub run_ns: u64,
+    /// How often.
+    pub runs: u64,
+}
+
+/// Lets the kernel measure how long programs run, until this is dropped: about 60 ns a run of every eBPF program of the host, so for
+/// moments only. `BPF_ENABLE_STATS`, since 5.8 (commit d46edd671a14).
+///
+/// # Errors
+/// `CAP_SYS_ADMIN` is missing.
+pub fn measure_runs() -> std::io::Result<OwnedFd> {
+    aya::sys::enable_stats(aya::sys::Stats::RunTime).map_err(|error| error.io_error)
 }
 
 fn load_probes(ebpf: &mut Ebpf, probes: &mut [ProbeState], disabled: &[String]) -> Result<()> {

@@ -78,6 +78,12 @@ impl ProbeState {
         wanted.map(|spec| Self { spec, state: State::On, reason: String::new() }).collect()
     }
 
+    fn turn_on(&mut self) {
+        tracing::info!(probe = self.spec.name, "probe is on");
+        self.state = State::On;
+        self.reason.clear();
+    }
+
     fn turn_off(&mut self, reason: String) {
         tracing::warn!(probe = self.spec.name, %reason, "probe is off");
         self.state = State::Off;

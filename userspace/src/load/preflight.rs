@@ -148,12 +148,18 @@ const MEMBERS: &[(&str, &str, &str)] = &[
 
 /// Members that only some probes read, or that have had several names: the first that the kernel has counts.
 const OPTIONAL_MEMBERS: &[(&str, &[(&str, &str)])] = &[
+    ("SIGNAL_RUNTIME", &[("signal_struct", "sum_sched_runtime")]),
+    ("SIGNAL_UTIME", &[("signal_struct", "utime")]),
+    ("SIGNAL_STIME", &[("signal_struct", "stime")]),
+    ("TASK_RUNTIME", &[("task_struct", "se:sched_entity.sum_exec_runtime")]),
+    ("TASK_UTIME", &[("task_struct", "utime")]),
+    ("TASK_STIME", &[("task_struct", "stime")]),
     ("TASK_PID", &[("task_struct", "pid")]),
     ("TASK_FLAGS", &[("task_struct", "flags")]),
     // Renamed in 5.14 (commit 2f064a59a11f).
     ("TASK_STATE", &[("task_struct", "__state"), ("task_struct", "state")]),
-    ("TASK_RUN_DELAY", &[("task_struct", "sched_info.run_delay")]),
-    ("TASK_ARRIVALS", &[("task_struct", "sched_info.pcount")]),
+    ("TASK_RUN_DELAY", &[("task_struct", "sched_info:sched_info.run_delay")]),
+    ("TASK_ARRIVALS", &[("task_struct", "sched_info:sched_info.pcount")]),
 ];
 
 /// Bit fields: the constants for the 32-bit word's offset and for the mask, and the member.
@@ -172,7 +178,9 @@ pub fn offsets() -> Result<Offsets> {
     let unusable = |error: btf::BtfError| Error::kernel(error.to_string(), mend);
     let optional = OPTIONAL_MEMBERS.iter().flat_map(|(_, members)| members.iter());
     let mut structs: Vec<&str> = MEMBERS.iter().map(|(_, structure, _)| *structure).collect();
-    structs.extend(optional.flat_map(|(structure, member)| [*structure, outer(member)]));
+    structs.extend(optional.flat_map(|(structure, member)| {
+        [Some(*structure), nested(member).map(|(_, (inner, _))| inner)].into_iter().flatten()
+    }));
     structs.push("upid");
     let types = Btf::parse(&data, &structs).map_err(unusable)?;
     let mut offsets = Offsets::with_capacity(MEMBERS.len() + OPTIONAL_MEMBERS.len() + 1);
@@ -193,16 +201,18 @@ pub fn offsets() -> Result<Offsets> {
     Ok(offsets)
 }
 
-/// The offset of `member`, or, of `a.b`, that of `a` plus that of `b` within the struct that is named as the member `a` is.
+/// The offset of `member`, or, of `a:t.b`, that of the member `a` of type `struct t` plus that of its member `b`.
 fn nested_offset(types: &Btf<'_>, structure: &str, member: &str) -> Option<u32> {
-    let Some((first, rest)) = member.split_once('.') else {
+    let Some((first, (inner, rest))) = nested(member) else {
         return types.member_offset(structure, member).ok();
     };
-    Some(types.member_offset(structure, first).ok()? + types.member_offset(first, rest).ok()?)
+    Some(types.member_offset(structure, first).ok()? + types.member_offset(inner, rest).ok()?)
 }
 
-fn outer(member: &str) -> &str {
-    member.split_once('.').map_or(member, |(first, _)| first)
+/// `a:t.b` as `a`, `t`, `b`.
+fn nested(member: &str) -> Option<(&str, (&str, &str))> {
+    let (first, rest) = member.split_once(':')?;
+    Some((first, rest.split_once('.')?))
 }
 
 /// The state of one thing that a capture may need.

@@ -423,14 +423,13 @@ pub fn comm(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use hostscope_wire::event::EventHeader;
 
     use super::*;
 
     fn record(tgid: u32, parent_tgid: u32, start_time_ns: u64, name: &str) -> ProcessRecord {
         let mut comm = [0; 16];
         comm[..name.len()].copy_from_slice(name.as_bytes());
-        ProcessRecord { header: EventHeader::default(), start_time_ns, tgid, parent_tgid, comm }
+        ProcessRecord { start_time_ns, tgid, parent_tgid, comm, ..ProcessRecord::default() }
     }
 
     fn mapping(pid: u32, start: u64, end: u64, inode: u64) -> NewMapping<'static> {
