@@ -3,9 +3,12 @@
 //! A process is (pid, start time): pids are reused. Its life comes from the kernel side's records; what was there
 //! before comes from one pass over `/proc`. It knows nothing of stacks and names.
 
+pub mod cgroup;
+pub mod containers;
 pub mod elf;
 pub mod files;
 pub mod proc_fs;
+pub mod services;
 pub mod tables;
 pub mod unwind;
 pub(crate) mod vdso;
@@ -153,7 +156,7 @@ impl Processes {
     /// # Errors
     /// It does not exist.
     pub fn scan(&mut self, pid: u32) -> std::io::Result<ProcessId> {
-        let Stat { name, start_ticks } = self.reader.stat(pid)?;
+        let Stat { name, start_ticks, .. } = self.reader.stat(pid)?;
         let id = self.insert(pid, start_ticks * TICK_NS, name);
         self.read_mappings(id);
         Ok(id)
