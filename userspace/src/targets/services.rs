@@ -279,7 +279,7 @@ impl Services {
             }
             // Whoever had the pid before has ended, though nobody said so.
             Some(earlier) if earlier < key.start_ticks => {
-                self.end(ProcessKey { start_ticks: earlier, ..key })
+                self.end(ProcessKey { start_ticks: earlier, ..key });
             }
             _ => {}
         }
