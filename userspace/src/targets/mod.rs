@@ -5,10 +5,12 @@
 
 pub mod cgroup;
 pub mod containers;
+pub mod devices;
 pub mod elf;
 pub mod files;
 pub mod proc_fs;
 pub mod services;
+pub mod syscalls;
 pub mod tables;
 pub mod unwind;
 pub(crate) mod vdso;
