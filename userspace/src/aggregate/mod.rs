@@ -3,6 +3,9 @@
 //! Addresses become (mapping, address) here, under the mappings of the moment; names come later, from a stage that
 //! knows files.
 
+pub mod projections;
+pub mod series;
+pub mod statistics;
 pub mod snapshot;
 
 use std::collections::HashMap;
