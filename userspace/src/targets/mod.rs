@@ -100,7 +100,7 @@ impl Process {
 }
 
 /// The tick of `/proc/PID/stat`'s start time: `USER_HZ` is 100 on every architecture but alpha and ia64.
-const TICK_NS: u64 = 10_000_000;
+pub(crate) const TICK_NS: u64 = 10_000_000;
 
 fn same_start(left_ns: u64, right_ns: u64) -> bool {
     left_ns / TICK_NS == right_ns / TICK_NS
