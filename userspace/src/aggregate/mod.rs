@@ -1,9 +1,17 @@
-//! Stacks and counts of one window, each stack and each code address once.
+//! Stacks and counts of one window, each stack and each code address once; below it, latency and counts by service.
 //!
 //! Addresses become (mapping, address) here, under the mappings of the moment; names come later, from a stage that
 //! knows files.
 
+pub mod exports;
+pub mod latency;
+pub mod projections;
+pub mod report;
+pub mod series;
+mod slab;
+pub mod statistics;
 pub mod snapshot;
+mod views;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;

@@ -6,6 +6,7 @@
 
 pub mod mapping_records;
 pub mod ring;
+pub mod rows;
 
 use crate::load::Kernel;
 pub use mapping_records::{MappingEvent, NewMapping};

@@ -3,9 +3,14 @@
 //! A process is (pid, start time): pids are reused. Its life comes from the kernel side's records; what was there
 //! before comes from one pass over `/proc`. It knows nothing of stacks and names.
 
+pub mod cgroup;
+pub mod containers;
+pub mod devices;
 pub mod elf;
 pub mod files;
 pub mod proc_fs;
+pub mod services;
+pub mod syscalls;
 pub mod tables;
 pub mod unwind;
 pub(crate) mod vdso;
@@ -95,7 +100,7 @@ impl Process {
 }
 
 /// The tick of `/proc/PID/stat`'s start time: `USER_HZ` is 100 on every architecture but alpha and ia64.
-const TICK_NS: u64 = 10_000_000;
+pub(crate) const TICK_NS: u64 = 10_000_000;
 
 fn same_start(left_ns: u64, right_ns: u64) -> bool {
     left_ns / TICK_NS == right_ns / TICK_NS
@@ -153,7 +158,7 @@ impl Processes {
     /// # Errors
     /// It does not exist.
     pub fn scan(&mut self, pid: u32) -> std::io::Result<ProcessId> {
-        let Stat { name, start_ticks } = self.reader.stat(pid)?;
+        let Stat { name, start_ticks, .. } = self.reader.stat(pid)?;
         let id = self.insert(pid, start_ticks * TICK_NS, name);
         self.read_mappings(id);
         Ok(id)

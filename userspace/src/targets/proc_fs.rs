@@ -84,7 +84,12 @@ pub struct Stat {
     pub name: String,
     /// Field 22: ticks of `USER_HZ` since boot.
     pub start_ticks: u64,
+    /// By field 9: a thread of the kernel, without a program.
+    pub is_kernel_thread: bool,
 }
+
+/// `PF_KTHREAD` of `include/linux/sched.h`, the same since Linux 2.6.27.
+const KERNEL_THREAD_FLAG: u64 = 0x0020_0000;
 
 /// Reads `/proc/PID/stat` (`proc_pid_stat(5)`). The name stands in parentheses and may hold any byte, parentheses
 /// included: the last one ends it.
@@ -94,8 +99,11 @@ pub fn parse_stat(stat: &[u8]) -> Option<Stat> {
     let close = stat.iter().rposition(|&byte| byte == b')')?;
     let name = stat.get(open + 1..close)?;
     // Field 3 follows the parenthesis.
-    let start_ticks = std::str::from_utf8(&stat[close + 1..]).ok()?.split_ascii_whitespace().nth(22 - 3)?;
-    Some(Stat { name: String::from_utf8_lossy(name).into_owned(), start_ticks: start_ticks.parse().ok()? })
+    let mut fields = std::str::from_utf8(&stat[close + 1..]).ok()?.split_ascii_whitespace();
+    let flags = fields.nth(9 - 3)?.parse::<u64>().ok()?;
+    let start_ticks = fields.nth(22 - 10)?.parse().ok()?;
+    let name = String::from_utf8_lossy(name).into_owned();
+    Some(Stat { name, start_ticks, is_kernel_thread: flags & KERNEL_THREAD_FLAG != 0 })
 }
 
 /// The last id in the line `NSpid:` of `/proc/PID/status`: the one the process knows itself by.
@@ -127,7 +135,11 @@ impl ProcReader {
         Self { buffer: Vec::with_capacity(16 << 10) }
     }
 
-    fn read(&mut self, path: &Path) -> io::Result<&[u8]> {
+    /// The file at `path`, which need not be a process's.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn read(&mut self, path: &Path) -> io::Result<&[u8]> {
         self.buffer.clear();
         // Not `read_to_end` on the file itself: it would ask for the size of a file that has none.
         std::fs::File::open(path)?.take(MAX_MAPS_BYTES).read_to_end(&mut self.buffer)?;
@@ -201,7 +213,10 @@ mod tests {
     #[test]
     fn names_with_parentheses_do_not_confuse_stat() {
         let stat = b"42 (a) b (c) S 1 42 42 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 12345 1 2 3";
-        assert_eq!(parse_stat(stat), Some(Stat { name: "a) b (c".into(), start_ticks: 12345 }));
+        let expected = Stat { name: "a) b (c".into(), start_ticks: 12345, is_kernel_thread: false };
+        assert_eq!(parse_stat(stat), Some(expected));
+        let kernel = b"2 (kthreadd) S 0 0 0 0 -1 2129984 0 0 0 0 0 0 0 0 20 0 1 0 4 0 0";
+        assert_eq!(parse_stat(kernel).map(|stat| stat.is_kernel_thread), Some(true));
         assert_eq!(parse_stat(b"42 )x( S 1"), None);
         assert_eq!(parse_stat(b""), None);
     }
