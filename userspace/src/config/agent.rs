@@ -60,9 +60,8 @@ macro_rules! settings {
             allowed: || $form.allowed(),
             remark: || $form.remark(),
             keep: |settings, running| {
-                let changed = settings.$key != running.$key;
-                settings.$key.clone_from(&running.$key);
-                changed
+                let wanted = std::mem::replace(&mut settings.$key, running.$key.clone());
+                wanted.ne(&running.$key)
             },
         },)*];
 
