@@ -161,7 +161,7 @@ impl Life<'_> {
                 }
                 self.settings = settings;
                 self.collection.apply(self.settings.clone());
-                tracing::warn!("the settings were read again");
+                tracing::info!("the settings were read again");
             }
         }
         self.notifier.tell("READY=1");
