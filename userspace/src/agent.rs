@@ -48,7 +48,7 @@ pub fn run(sources: &Sources, listening: impl FnOnce(SocketAddr)) -> Result<()> 
         listening(listener.local_addr().map_err(|error| of_system("ask for the own address", &error))?);
         let (collection, published) = Collection::start(pipeline, &settings)?;
         let (stop, stopped) = watch::channel(false);
-        let shared = Shared::new(published.clone());
+        let shared = Shared::new(published.clone())?;
         let server = tokio::spawn(serve::run(listener, serve::router(shared), Limits::default(), stopped));
         let mut life =
             Life { sources, settings, collection, published, notifier: Notifier::from_environment() };
