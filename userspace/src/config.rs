@@ -1,5 +1,8 @@
 //! Validated settings, plain data: what the command line or a configuration file asked for.
 
+pub mod agent;
+pub mod duration;
+
 use std::path::PathBuf;
 use std::time::Duration;
 

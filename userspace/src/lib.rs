@@ -20,4 +20,6 @@ pub mod symbolize;
 pub mod profile;
 pub mod outputs;
 pub mod capture;
+pub mod serve;
+pub mod agent;
 pub mod cli;

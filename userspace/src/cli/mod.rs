@@ -2,6 +2,7 @@
 
 #![allow(clippy::doc_markdown, reason = "doc comments of arguments are help texts, shown as they stand")]
 
+mod agent;
 mod completions;
 mod diff;
 mod doctor;
@@ -34,6 +35,7 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Record(record::Arguments),
+    Agent(agent::Arguments),
     Diff(diff::Arguments),
     Doctor(doctor::Arguments),
     Completions(completions::ShellArguments),
@@ -58,6 +60,7 @@ pub fn main() -> ExitCode {
 fn run(arguments: Arguments) -> Result<ExitCode> {
     match arguments.command {
         Command::Record(record) => record::run(record, arguments.quiet, arguments.verbose),
+        Command::Agent(agent) => agent::run(agent, arguments.quiet),
         Command::Diff(diff) => diff::run(&diff, arguments.quiet),
         Command::Doctor(doctor) => doctor::run(&doctor),
         Command::Completions(shell) => completions::completions(&shell),

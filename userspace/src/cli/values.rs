@@ -2,25 +2,14 @@
 
 use std::time::Duration;
 
-use crate::config::FREQUENCY_HERTZ_RANGE;
+use crate::config::{FREQUENCY_HERTZ_RANGE, duration};
 
 /// The longest capture: a week. Longer is what the agent's history is for.
 const MAX_DURATION: Duration = Duration::from_hours(7 * 24);
 
 /// `10s`, `500ms`, `2m`, `1h`; a bare number is seconds.
 pub fn duration(text: &str) -> Result<Duration, String> {
-    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let seconds_a_unit = match unit.trim() {
-        "" | "s" => 1.0,
-        "ms" => 0.001,
-        "m" => 60.0,
-        "h" => 3600.0,
-        _ => return Err(format!("{unit:?} is no unit of time: use ms, s, m or h")),
-    };
-    let number: f64 =
-        number.parse().map_err(|_| "write a number and a unit, such as 10s or 500ms".to_owned())?;
-    let duration = Duration::try_from_secs_f64(number * seconds_a_unit).map_err(|error| error.to_string())?;
+    let duration = duration::parse(text)?;
     if duration.is_zero() {
         return Err("it must be longer than zero".into());
     }

@@ -34,7 +34,13 @@ impl Rig {
         let mut comm = [0; 16];
         comm[..name.len()].copy_from_slice(name.as_bytes());
         let header = EventHeader { time_ns: self.now_ns, ..EventHeader::default() };
-        ProcessRecord { header, start_time_ns: u64::from(pid) * TICK_NS, tgid: pid, parent_tgid: 0, comm }
+        ProcessRecord {
+            header,
+            start_time_ns: u64::from(pid) * TICK_NS,
+            tgid: pid,
+            comm,
+            ..ProcessRecord::default()
+        }
     }
 
     fn start(&mut self, pid: u32, name: &str) {

@@ -35,7 +35,14 @@ fn record(tgid: u32, parent_tgid: u32, start_ticks: u64, name: &str) -> ProcessR
     let mut comm = [0; 16];
     comm[..name.len()].copy_from_slice(name.as_bytes());
     let header = EventHeader { time_ns: 1_000, ..EventHeader::default() };
-    ProcessRecord { header, start_time_ns: start_ticks * TICK_NS + 7, tgid, parent_tgid, comm }
+    ProcessRecord {
+        header,
+        start_time_ns: start_ticks * TICK_NS + 7,
+        tgid,
+        parent_tgid,
+        comm,
+        ..ProcessRecord::default()
+    }
 }
 
 fn name(services: &mut Services, pid: u32, start_ticks: u64) -> String {
