@@ -1,7 +1,7 @@
 //! Everything in detail, of a sliding window and since the start: what the JSON API and the terminal show.
 //!
 //! # Bound
-//! [`MAX_ENTRIES`] of at most 770 bytes, and [`MAX_CELLS`] of 16 bytes: 31 MB and 16 MB where every limit is reached. A host of
+//! [`MAX_ENTRIES`] of at most 800 bytes, and [`MAX_CELLS`] of 16 bytes: 32 MB and 16 MB where every limit is reached. A host of
 //! some hundred processes has a few thousand entries.
 
 use std::collections::{HashMap, VecDeque};

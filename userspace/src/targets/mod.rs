@@ -3,11 +3,13 @@
 //! A process is (pid, start time): pids are reused. Its life comes from the kernel side's records; what was there
 //! before comes from one pass over `/proc`. It knows nothing of stacks and names.
 
+pub mod accounts;
 pub mod cgroup;
 pub mod containers;
 pub mod devices;
 pub mod elf;
 pub mod files;
+pub mod host;
 pub mod proc_fs;
 pub mod services;
 pub mod syscalls;

@@ -125,8 +125,9 @@ impl Services {
         }
     }
 
-    /// Reads every process of the host, and ends those whose end was not told. About 40 µs a process that is new, 15 µs one
-    /// that is known: a process that a service manager moved into its cgroup only after its exec is found by this.
+    /// Reads every process of the host, and ends those whose end was not told. About 36 µs a process,
+    /// measured on a virtual machine with 82. A process that a service manager moved into its cgroup only after its exec is
+    /// found by this.
     ///
     /// # Errors
     /// `/proc` is not mounted.

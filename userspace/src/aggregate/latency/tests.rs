@@ -309,3 +309,32 @@ fn gauges_are_gone_where_nobody_sets_them_and_add_up_where_they_are_folded() {
     rig.end();
     assert!(family(&rig.aggregator.snapshot(), &metrics::MEMORY).is_empty());
 }
+
+#[test]
+#[ignore = "measures; run it with optimisation"]
+fn taking_in_rows_is_cheap() {
+    let mut rig = Rig::new(Settings::default());
+    for pid in 1..=500 {
+        rig.start(pid, &format!("s{}", pid % 50));
+    }
+    for _ in 0..4 {
+        let begin = std::time::Instant::now();
+        for pid in 1..=500 {
+            for call in 1..=7 {
+                rig.row(pid, Family::OffCpu, Wait::Interruptible as u8, call, 3, 5_000);
+            }
+            rig.row(pid, Family::RunQueue, 0, 0, 3, 5_000);
+        }
+        let (of_rows, begin) = (begin.elapsed(), std::time::Instant::now());
+        rig.end();
+        let (of_end, begin) = (begin.elapsed(), std::time::Instant::now());
+        let snapshot = rig.aggregator.snapshot();
+        let (of_snapshot, begin) = (begin.elapsed(), std::time::Instant::now());
+        let processes = rig.aggregator.process_report().processes.len();
+        println!(
+            "4,000 rows {of_rows:?}, end {of_end:?}, snapshot of {} {of_snapshot:?}, report of {processes} {:?}",
+            exported(&snapshot),
+            begin.elapsed()
+        );
+    }
+}
