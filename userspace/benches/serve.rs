@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use hostscope::aggregate::snapshot::{FamilySeries, Histogram, Series, Value};
 use hostscope::metrics::{Metric, MetricType, Scope};
-use hostscope::serve::{compress, write_exposition};
+use hostscope::serve::{Exposition, compress};
 use hostscope_wire::histogram::BUCKETS;
 use rustix::time::{ClockId, clock_gettime};
 
@@ -109,20 +109,23 @@ fn main() -> io::Result<()> {
         })
         .sum();
     println!("{SERVICES} services, {series} series");
+    let exposition =
+        Exposition::new(move |each: &mut dyn FnMut(&FamilySeries)| families.iter().for_each(each));
+    let exposition = exposition.map_err(io::Error::other)?;
     let before = peak_bytes();
     measure("encode, forget", || {
         let mut out = Counter(0);
-        write_exposition(black_box(&families), &mut out)?;
+        black_box(&exposition).write(&mut out)?;
         Ok(out.0)
     })?;
     println!("{:24} {:7.1} MB more at the peak", "", (peak_bytes() - before) as f64 / 1e6);
     measure("encode to memory", || {
         let mut out = Vec::new();
-        write_exposition(black_box(&families), &mut out)?;
+        black_box(&exposition).write(&mut out)?;
         Ok(out.len())
     })?;
     measure("encode and compress", || {
-        compress(|out| write_exposition(black_box(&families), out)).map(|bytes| bytes.len())
+        compress(|out| black_box(&exposition).write(out)).map(|bytes| bytes.len())
     })?;
     println!("{:24} {:7.1} MB more at the peak", "", (peak_bytes() - before) as f64 / 1e6);
     Ok(())

@@ -1,15 +1,17 @@
 //! Series in Prometheus' text format, by the crate `prometheus`.
 //!
-//! One family is turned into the crate's model and encoded before the next: the model of all at once would take several
-//! times the memory of the text.
+//! A registry of our own holds one collector, which turns what was published last into the crate's model at each scrape: the
+//! crate's own counters and histograms would hold every figure a second time, and count them for this process alone.
 
 use std::io::{self, Write};
 
 use hostscope_wire::histogram::bound_ns;
+use prometheus::core::{Collector, Desc};
 use prometheus::proto::{self, LabelPair, MetricFamily};
-use prometheus::{Encoder, TextEncoder};
+use prometheus::{Encoder, Registry, TextEncoder};
 
 use crate::aggregate::snapshot::{FamilySeries, Histogram, Series, Value};
+use crate::error::{Error, Result};
 use crate::metrics::MetricType;
 
 /// Of text format 0.0.4.
@@ -17,26 +19,56 @@ pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 const NANOSECONDS_A_SECOND: f64 = 1e9;
 
-/// Writes every family that has a series; a histogram without observations is none.
-///
-/// # Errors
-/// `out` fails.
-pub fn write<'a>(
-    families: impl IntoIterator<Item = &'a FamilySeries>,
-    out: &mut dyn Write,
-) -> io::Result<()> {
-    let mut out = out;
-    for family in families {
-        let model = model(family);
-        if model.get_metric().is_empty() {
-            continue;
-        }
-        TextEncoder::new().encode(&[model], &mut out).map_err(|error| match error {
+/// Hands every family there is at the moment to its argument.
+pub trait Source: Fn(&mut dyn FnMut(&FamilySeries)) + Send + Sync {}
+
+impl<F: Fn(&mut dyn FnMut(&FamilySeries)) + Send + Sync> Source for F {}
+
+/// A source, ready to be scraped.
+pub struct Exposition(Registry);
+
+impl Exposition {
+    /// Exposes what `source` has at the time of each scrape.
+    ///
+    /// # Errors
+    /// The crate refuses the collector, which it does for names that are registered twice only.
+    pub fn new(source: impl Source + 'static) -> Result<Self> {
+        let registry = Registry::new();
+        registry.register(Box::new(Families(source))).map_err(|error| {
+            Error::failed(
+                format!("cannot register the metrics: {error}"),
+                "this is a fault of hostscope: report it",
+            )
+        })?;
+        Ok(Self(registry))
+    }
+
+    /// Writes every family that has a series, sorted by name; a histogram without observations is none.
+    ///
+    /// # Errors
+    /// `out` fails, or a family has a name that cannot be.
+    pub fn write(&self, out: &mut dyn Write) -> io::Result<()> {
+        let mut out = out;
+        TextEncoder::new().encode(&self.0.gather(), &mut out).map_err(|error| match error {
             prometheus::Error::Io(error) => error,
             error => io::Error::other(error),
-        })?;
+        })
     }
-    Ok(())
+}
+
+/// The collector. What it describes changes from scrape to scrape, so it describes nothing beforehand.
+struct Families<S>(S);
+
+impl<S: Source> Collector for Families<S> {
+    fn desc(&self) -> Vec<&Desc> {
+        Vec::new()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let mut families = Vec::new();
+        (self.0)(&mut |family| families.push(model(family)));
+        families
+    }
 }
 
 fn model(family: &FamilySeries) -> MetricFamily {
@@ -130,8 +162,11 @@ mod tests {
     }
 
     fn text(families: &[FamilySeries]) -> String {
+        let families = families.to_vec();
+        let exposition =
+            Exposition::new(move |each: &mut dyn FnMut(&FamilySeries)| families.iter().for_each(each));
         let mut out = Vec::new();
-        write(families, &mut out).expect("memory does not fail");
+        exposition.expect("a collector").write(&mut out).expect("memory does not fail");
         String::from_utf8(out).expect("text")
     }
 

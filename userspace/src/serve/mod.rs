@@ -27,7 +27,9 @@ use axum::routing::get;
 use hyper::body::Body;
 use tokio::sync::watch;
 
-pub use exposition::write as write_exposition;
+use crate::aggregate::snapshot::FamilySeries;
+use crate::error::Result;
+pub use exposition::{Exposition, Source};
 pub use health::is_live;
 pub use listen::{Limits, run};
 use problem::Problem;
@@ -53,13 +55,22 @@ const ROUTES: &[(&str, &str)] = &[
 pub struct Shared {
     published: watch::Receiver<Arc<Published>>,
     requests: Arc<Requests>,
+    exposition: Arc<Exposition>,
 }
 
 impl Shared {
     /// Answers from what `published` holds at the time of each request.
-    #[must_use]
-    pub fn new(published: watch::Receiver<Arc<Published>>) -> Self {
-        Self { published, requests: Arc::new(Requests::default()) }
+    ///
+    /// # Errors
+    /// Never, as far as is known: see [`Exposition::new`].
+    pub fn new(published: watch::Receiver<Arc<Published>>) -> Result<Self> {
+        let requests = Arc::new(Requests::default());
+        let (latest, own) = (published.clone(), requests.clone());
+        let exposition = Exposition::new(move |each: &mut dyn FnMut(&FamilySeries)| {
+            let latest = latest.borrow().clone();
+            latest.families.iter().chain(&own.families()).for_each(each);
+        })?;
+        Ok(Self { published, requests, exposition: Arc::new(exposition) })
     }
 
     fn latest(&self) -> Arc<Published> {
@@ -112,10 +123,7 @@ async fn index(headers: HeaderMap) -> Response {
 }
 
 async fn metrics(State(shared): State<Shared>, headers: HeaderMap) -> Response {
-    let latest = shared.latest();
-    let own = shared.requests.families();
-    Reply::new(exposition::CONTENT_TYPE, &headers)
-        .write(|out| exposition::write(latest.families.iter().chain(&own), out))
+    Reply::new(exposition::CONTENT_TYPE, &headers).write(|out| shared.exposition.write(out))
 }
 
 async fn live(State(shared): State<Shared>, headers: HeaderMap) -> Response {
