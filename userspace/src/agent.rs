@@ -36,13 +36,13 @@ pub fn run(sources: &Sources, listening: impl FnOnce(SocketAddr)) -> Result<()> 
     let settings = sources.resolve()?;
     // Before the kernel side is loaded: a port that is taken should be told at once.
     let listener = bind(settings.listen)?;
-    let pipeline = Pipeline::begin(&settings)?;
     // One thread: requests are few, and each more costs memory. What takes long is on the collection's.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| of_system("start the runtime", &error))?;
     runtime.block_on(async {
-        // Before anything is told: a signal that comes then must not kill.
+        // Before the pipeline begins, which may take a second: a signal then should end the agent as at any other time.
         let signals = Signals::new().map_err(|error| of_system("listen to signals", &error))?;
+        let pipeline = Pipeline::begin(&settings)?;
         let listener = tokio::net::TcpListener::from_std(listener);
         let listener = listener.map_err(|error| of_system("use the listening socket", &error))?;
         listening(listener.local_addr().map_err(|error| of_system("ask for the own address", &error))?);
