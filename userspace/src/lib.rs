@@ -20,6 +20,7 @@ pub mod symbolize;
 pub mod profile;
 pub mod outputs;
 pub mod capture;
+pub mod measure;
 pub mod serve;
 pub mod agent;
 pub mod cli;

@@ -76,6 +76,11 @@ impl Exports {
         }
     }
 
+    /// Goes on with another budget. What there is stays.
+    pub fn set_budget(&mut self, budget: Budget) {
+        self.budget = Budget { max_series: budget.max_series.max(LEAST_MAX_SERIES), ..budget };
+    }
+
     /// Series in use, a histogram being 28.
     #[must_use]
     pub fn used(&self) -> usize {

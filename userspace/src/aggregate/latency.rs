@@ -109,6 +109,13 @@ impl Aggregator {
         }
     }
 
+    /// Goes on with these settings. Series that exist stay, also where there are now more than there may be: none is added then.
+    pub fn apply(&mut self, settings: &Settings) {
+        self.settings = settings.clone();
+        self.settings.service_grace_ns = settings.service_grace_ns.max(settings.window_ns);
+        self.exports.set_budget(settings.budget);
+    }
+
     /// Takes in what was added to a row.
     pub fn row(&mut self, row: &RowDelta, services: &mut Services) {
         let RowKey { subject, start_time_ns, family, .. } = row.key;

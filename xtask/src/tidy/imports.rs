@@ -18,6 +18,7 @@ const STAGES: &[&str] = &[
     "outputs",
     "store",
     "capture",
+    "measure",
     "serve",
     "agent",
     "cli",
