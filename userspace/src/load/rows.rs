@@ -67,13 +67,16 @@ impl Rows {
         self.len == 0
     }
 
-    /// The row's key; all zeros where it is free.
+    /// The row's key; all zeros where it is free, also while the kernel side is still writing it.
     #[must_use]
     pub fn key(&self, index: usize) -> RowKey {
-        let word = |at| self.word(index, at);
-        let tail = word(1);
+        // The programs write the second word last, and no tail is all zeros: it has a family.
+        let tail = self.memory.get(index).map_or(0, |row| row[1].load(Ordering::Acquire));
+        if tail == 0 {
+            return RowKey::default();
+        }
         RowKey {
-            start_time_ns: word(0),
+            start_time_ns: self.word(index, 0),
             subject: tail as u32,
             family: (tail >> 32) as u8,
             label: (tail >> 40) as u8,

@@ -68,7 +68,7 @@ impl Shared {
         let (latest, own) = (published.clone(), requests.clone());
         let exposition = Exposition::new(move |each: &mut dyn FnMut(&FamilySeries)| {
             let latest = latest.borrow().clone();
-            latest.families.iter().chain(&own.families()).for_each(each);
+            latest.statistics.series().iter().chain(&own.families()).for_each(each);
         })?;
         Ok(Self { published, requests, exposition: Arc::new(exposition) })
     }

@@ -9,9 +9,7 @@ use crate::aggregate::snapshot::FamilySeries;
 
 /// What was known at the end of one interval.
 pub struct Published {
-    /// What `/metrics` gives.
-    pub families: Vec<FamilySeries>,
-    /// What the API gives.
+    /// What `/metrics` and the API give.
     pub statistics: Box<dyn Statistics>,
     /// What works and what does not, for the health routes.
     pub health: Vec<Check>,
@@ -30,7 +28,6 @@ impl Published {
     #[must_use]
     pub fn nothing(interval: Duration) -> Self {
         Self {
-            families: Vec::new(),
             statistics: Box::new(NoStatistics),
             health: Vec::new(),
             turns: 0,
@@ -64,6 +61,9 @@ pub enum TimeSpan {
 /// Statistics, made only when somebody asks: a host may have thousands of processes, and an agent whom nobody asks should
 /// not format them each second.
 pub trait Statistics: Send + Sync {
+    /// What `/metrics` gives.
+    fn series(&self) -> Vec<FamilySeries>;
+
     /// The names of the families there are, whether or not they have counted yet.
     fn families(&self) -> Vec<&'static str>;
 
@@ -81,6 +81,10 @@ pub trait Statistics: Send + Sync {
 pub struct NoStatistics;
 
 impl Statistics for NoStatistics {
+    fn series(&self) -> Vec<FamilySeries> {
+        Vec::new()
+    }
+
     fn families(&self) -> Vec<&'static str> {
         Vec::new()
     }

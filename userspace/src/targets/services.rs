@@ -125,7 +125,7 @@ impl Services {
         }
     }
 
-    /// Reads every process of the host, and ends those whose end was not told. About 36 µs a process,
+    /// Reads every process of the host as of `now_ns` of `CLOCK_MONOTONIC`, and ends those whose end was not told. About 36 µs a process,
     /// measured on a virtual machine with 82. A process that a service manager moved into its cgroup only after its exec is
     /// found by this.
     ///
@@ -230,7 +230,7 @@ impl Services {
         self.processes.is_empty()
     }
 
-    /// Forgets the processes that ended a grace time ago, and cgroups and names that nobody needs any more.
+    /// Forgets the processes that ended a grace time before `now_ns` of `CLOCK_MONOTONIC`, and cgroups and names that nobody needs any more.
     pub fn expire(&mut self, now_ns: u64) {
         self.now_ns = self.now_ns.max(now_ns);
         while let Some((_, key)) =

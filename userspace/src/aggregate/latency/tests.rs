@@ -311,7 +311,7 @@ fn gauges_are_gone_where_nobody_sets_them_and_add_up_where_they_are_folded() {
 }
 
 #[test]
-#[ignore = "measures; run it with optimisation"]
+#[ignore = "measures; with optimisation 3 ms for the rows, 0.4 ms for the end, 0.07 ms for the snapshot on 2 virtual cores"]
 fn taking_in_rows_is_cheap() {
     let mut rig = Rig::new(Settings::default());
     for pid in 1..=500 {
