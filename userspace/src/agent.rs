@@ -4,10 +4,12 @@
 //! this thread serves it. The two share nothing but the last [`Published`], in a `tokio::sync::watch`: its lock is held for
 //! the copy of one pointer, and its waiters learn of each new one, as a stream of updates needs it.
 
+mod budget;
 mod collection;
 mod notify;
 mod own;
 mod pipeline;
+mod statistics;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};

@@ -214,6 +214,9 @@ metrics! {
     /// Of the loop that collects.
     AGENT_COLLECTION_DURATION = Histogram Host "hostscope_agent_collection_duration_seconds" []
         "Time of a collection from the kernel";
+    /// Of the HTTP side.
+    AGENT_HTTP_REQUESTS = Counter Host "hostscope_agent_http_requests_total" ["route", "code"]
+        "HTTP requests that the agent has answered";
     /// Of the aggregator.
     AGENT_SERVICES = Gauge Host "hostscope_agent_services" []
         "Services known";

@@ -57,10 +57,9 @@ fn collect(
     let mut next = Instant::now();
     let mut turns = 0;
     loop {
-        let Turn { families, statistics, health } = pipeline.turn();
+        let Turn { statistics, health, intervals } = pipeline.turn();
         turns += 1;
         publisher.send_replace(Arc::new(Published {
-            families,
             statistics,
             health,
             turns,
@@ -69,7 +68,7 @@ fn collect(
             taken_at: SystemTime::now(),
         }));
         // Turns that were missed are not made up for: what one reads is cumulative.
-        next = (next + interval).max(Instant::now());
+        next = (next + interval * intervals).max(Instant::now());
         match orders.recv_timeout(next.saturating_duration_since(Instant::now())) {
             Ok(settings) => {
                 interval = settings.interval;

@@ -97,6 +97,12 @@ impl Aggregator {
         report
     }
 
+    /// What the window spans now, and how long it is since the start, in seconds.
+    #[must_use]
+    pub fn seconds(&self) -> (f64, f64) {
+        (self.statistics.window_seconds(), self.total_seconds())
+    }
+
     fn total_seconds(&self) -> f64 {
         self.now_ns.saturating_sub(self.began_ns) as f64 / 1e9
     }

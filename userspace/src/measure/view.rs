@@ -23,6 +23,12 @@ impl View {
         lock(&self.0).snapshot()
     }
 
+    /// How long the window is now, and how long it is since the start, in seconds.
+    #[must_use]
+    pub fn seconds(&self) -> (f64, f64) {
+        lock(&self.0).seconds()
+    }
+
     /// Everything by label set and service.
     #[must_use]
     pub fn latency(&self) -> LatencyReport {

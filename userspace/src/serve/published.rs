@@ -120,11 +120,17 @@ pub struct Subject {
 pub struct ProcessName {
     /// Its id in the host's pid namespace.
     pub pid: u32,
-    /// When it started, in nanoseconds of `CLOCK_BOOTTIME`: with the pid it names a process for ever.
-    pub start_time_ns: u64,
+    /// When it started, in seconds since boot, to the hundredth: with the pid it names a process for ever.
+    pub start_time_seconds: f64,
     /// Its name.
     #[serde(serialize_with = "text")]
     pub name: Arc<str>,
+    /// CPU time since the agent's start or its own.
+    pub cpu_seconds: f64,
+    /// CPUs that it kept busy in the window: 1.0 is one of them.
+    pub cpu_ratio: f64,
+    /// Memory that is resident.
+    pub resident_memory_bytes: u64,
 }
 
 /// What one family says of a subject, for one set of labels.
@@ -135,12 +141,16 @@ pub struct FamilyStatistics {
     /// Labels beside the service.
     #[serde(serialize_with = "labels", skip_serializing_if = "Vec::is_empty")]
     pub labels: Vec<(&'static str, Arc<str>)>,
-    /// Observations; of a counter, what it counted.
-    pub count: u64,
-    /// The same a second.
+    /// Observations; of a counter, what it counted; of a counter of time, nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub count: Option<u64>,
+    /// The same a second; of a counter of time, seconds in each second.
     pub rate: f64,
     /// Those that failed.
     pub errors: u64,
+    /// The sum of what was observed, in seconds; nothing where no time is counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sum: Option<f64>,
     /// Half of the observations were not longer, in seconds; nothing where the family only counts.
     pub p50: Option<f64>,
     /// The same of 90%.

@@ -20,9 +20,10 @@ pub struct Stat {
 
 /// Every figure that can be sorted by.
 pub const STATS: &[Stat] = &[
-    Stat { name: "count", of: |family| family.count as f64 },
+    Stat { name: "count", of: |family| family.count.unwrap_or(0) as f64 },
     Stat { name: "rate", of: |family| family.rate },
     Stat { name: "errors", of: |family| family.errors as f64 },
+    Stat { name: "sum", of: |family| family.sum.unwrap_or(0.0) },
     Stat { name: "p50", of: |family| family.p50.unwrap_or(0.0) },
     Stat { name: "p90", of: |family| family.p90.unwrap_or(0.0) },
     Stat { name: "p95", of: |family| family.p95.unwrap_or(0.0) },
@@ -149,10 +150,7 @@ impl Query {
     fn sort(&self, subjects: &mut [Subject]) {
         let name = |subject: &Subject| {
             let process = subject.process.as_ref();
-            (
-                subject.service.clone(),
-                process.map(|process| (process.name.clone(), process.pid, process.start_time_ns)),
-            )
+            (subject.service.clone(), process.map(|process| (process.name.clone(), process.pid)))
         };
         subjects.sort_by_cached_key(name);
         match &self.sort {

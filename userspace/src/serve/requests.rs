@@ -7,16 +7,7 @@ use axum::http::StatusCode;
 
 use super::ROUTES;
 use crate::aggregate::snapshot::{FamilySeries, Series, Value};
-use crate::metrics::{Metric, MetricType, Scope};
-
-/// Requests by route and status.
-pub static HTTP_REQUESTS: Metric = Metric {
-    name: "hostscope_agent_http_requests_total",
-    kind: MetricType::Counter,
-    scope: Scope::Host,
-    labels: &["route", "code"],
-    help: "HTTP requests that the agent has answered",
-};
+use crate::metrics::AGENT_HTTP_REQUESTS;
 
 /// Every status that is answered with; the last stands for all others.
 const CODES: [(u16, &str); 8] = [
@@ -56,6 +47,10 @@ impl Requests {
                 }
             }
         }
-        vec![FamilySeries { metric: &HTTP_REQUESTS, label_names: HTTP_REQUESTS.labels.to_vec(), series }]
+        vec![FamilySeries {
+            metric: &AGENT_HTTP_REQUESTS,
+            label_names: AGENT_HTTP_REQUESTS.labels.to_vec(),
+            series,
+        }]
     }
 }

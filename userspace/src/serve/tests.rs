@@ -38,15 +38,9 @@ impl Server {
 
     fn publish(&self, families: Vec<FamilySeries>) {
         let nothing = Published::nothing(Duration::from_secs(1));
-        let statistics = Box::new(Three);
+        let statistics = Box::new(Three(families));
         let health = vec![Check { name: "probes", ok: false, detail: "one is off".into() }];
-        self.publisher.send_replace(Arc::new(Published {
-            families,
-            statistics,
-            health,
-            turns: 1,
-            ..nothing
-        }));
+        self.publisher.send_replace(Arc::new(Published { statistics, health, turns: 1, ..nothing }));
     }
 
     fn connect(&self) -> TcpStream {
@@ -101,9 +95,13 @@ impl Answer {
 }
 
 /// Three services with one process each.
-struct Three;
+struct Three(Vec<FamilySeries>);
 
 impl Statistics for Three {
+    fn series(&self) -> Vec<FamilySeries> {
+        self.0.clone()
+    }
+
     fn families(&self) -> Vec<&'static str> {
         vec!["run_queue", "syscall"]
     }
@@ -118,7 +116,7 @@ impl Statistics for Three {
                 FamilyStatistics { family: "run_queue", p99: Some(p99), ..FamilyStatistics::default() };
             let labels = vec![("syscall", Arc::from("read"))];
             let syscall =
-                FamilyStatistics { family: "syscall", labels, count: 3, ..FamilyStatistics::default() };
+                FamilyStatistics { family: "syscall", labels, count: Some(3), ..FamilyStatistics::default() };
             let families = std::iter::once(run_queue).chain(has_syscall.then_some(syscall)).collect();
             Subject { service: name.into(), process: None, families }
         };
@@ -128,7 +126,14 @@ impl Statistics for Three {
     fn processes(&self, span: TimeSpan) -> Vec<Subject> {
         let mut subjects = self.services(span);
         for (pid, subject) in (1..).zip(&mut subjects) {
-            subject.process = Some(ProcessName { pid, start_time_ns: 7, name: "p".into() });
+            subject.process = Some(ProcessName {
+                pid,
+                start_time_seconds: 0.07,
+                name: "p".into(),
+                cpu_seconds: 1.5,
+                cpu_ratio: 0.5,
+                resident_memory_bytes: 4096,
+            });
         }
         subjects
     }
