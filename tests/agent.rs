@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use hostscope_tests::host::{host, wait_for};
 use hostscope_tests::program::{Running, hostscope, run};
 use hostscope_tests::skip;
+use hostscope_tests::workload::Workload;
 use rustix::process::Signal;
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -70,9 +71,14 @@ fn prometheus_reads_what_is_served() {
     wait_for("another turn", LIMIT, || {
         (agent.figure("hostscope_agent_collections_total") > before).then_some(())
     });
-    let resident = agent.figure("hostscope_agent_resident_bytes");
+    let resident = agent.figure("hostscope_agent_resident_memory_bytes");
     println!("{:.1} MB resident", resident / 1e6);
-    assert!(resident < 15e6, "{resident}");
+    assert!(resident < 40e6, "{resident}");
+    for family in
+        ["runqueue_latency_seconds", "offcpu_seconds", "syscall_blocked_seconds", "cpu_seconds_total"]
+    {
+        assert!(metrics.contains(&format!("\n# HELP hostscope_{family} ")), "{family}:\n{metrics}");
+    }
     let Ok(mut promtool) = Command::new("promtool")
         .args(["check", "metrics"])
         .stdin(Stdio::piped())
@@ -98,6 +104,57 @@ fn both_signals_end_it_within_its_time() {
         assert_eq!(ended.code(), 0, "{}", ended.stderr);
         assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     }
+}
+
+/// The programs that are loaded, as `bpftool` names them.
+fn programs() -> Vec<String> {
+    let output = Command::new("bpftool").args(["--json", "prog", "show"]).output();
+    let output = output.expect("bpftool: `cargo xtask test` installs it");
+    let programs: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let names = programs.as_array().unwrap().iter().filter_map(|program| program["name"].as_str());
+    names.map(str::to_owned).collect()
+}
+
+#[test]
+fn nothing_stays_in_the_kernel() {
+    let _host = host();
+    let before = programs();
+    for signal in [Signal::TERM, Signal::KILL] {
+        let agent = Agent::start(|command| {
+            command.args(["--full-syscalls", "on"]);
+        });
+        for name in ["sched_switch", "syscall_exit"] {
+            assert!(programs().iter().any(|program| program == name), "{name}: {:?}", programs());
+        }
+        agent.running.signal(signal);
+        let _ = agent.running.end();
+        // The kernel frees programs after a grace period of RCU.
+        wait_for("the programs' end", LIMIT, || (programs() == before).then_some(()));
+    }
+}
+
+#[test]
+fn what_costs_too_much_is_given_up_and_told() {
+    let _host = host();
+    let _load = Workload::start("syscalls", [""; 0]);
+    let agent = Agent::start(|command| {
+        command.args(["-v", "--full-syscalls", "auto", "--cpu-budget-percent", "0.1"]);
+    });
+    let state = |state: &str| {
+        agent.figure(&format!("hostscope_agent_probe_state{{probe=\"syscall_exit\",state=\"{state}\"}}"))
+    };
+    assert!(state("on") > 0.5);
+    wait_for("the first step", Duration::from_secs(60), || {
+        (agent.figure("hostscope_agent_budget_level") > 0.5).then_some(())
+    });
+    assert!(agent.figure("hostscope_agent_budget_ratio") > 1.0);
+    assert!(state("off") > 0.5);
+    let log = agent.running.stderr();
+    assert!(log.contains("gives up the timing of every system call"), "{log}");
+    let before = agent.figure("hostscope_agent_collections_total");
+    wait_for("what is left to go on", LIMIT, || {
+        (agent.figure("hostscope_agent_collections_total") > before).then_some(())
+    });
 }
 
 #[test]

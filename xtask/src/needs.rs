@@ -65,6 +65,8 @@ pub(crate) const NEEDS: &[Need] = &[
         reason: "a server whose stacks are unwound, and its load",
     },
     Need { package: "postgresql", by: For::Tests, reason: "a server whose stacks are unwound, and its load" },
+    Need { package: "bpftool", by: For::Tests, reason: "tells what is loaded into the kernel" },
+    Need { package: "prometheus", by: For::Tests, reason: "promtool judges our metrics" },
     Need { package: "g++", by: For::Fuzzing, reason: "compiles libFuzzer" },
     Need { package: "qemu-system-x86", by: For::VirtualMachines, reason: "boots other kernels" },
     Need {

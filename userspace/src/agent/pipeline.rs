@@ -259,7 +259,7 @@ fn series_settings(settings: &AgentSettings) -> Settings {
 fn probe_checks(measurement: &Measurement) -> Vec<Check> {
     let check = |probe: &crate::load::ProbeState| Check {
         name: probe.spec.name,
-        ok: probe.state != State::Off,
+        ok: probe.state != State::Off || probe.is_wanted_off(),
         detail: if probe.reason.is_empty() { probe.spec.yields.into() } else { probe.reason.clone() },
     };
     measurement.kernel.probes.iter().map(check).collect()

@@ -87,6 +87,7 @@ impl Latency {
             probes,
         };
         latency.attach_always_on();
+        latency.time_system_calls(&SystemCalls::Off)?;
         Ok(latency)
     }
 
@@ -126,7 +127,7 @@ impl Latency {
         let spec = self.probes[index].spec;
         if paused {
             self.detach(spec.program);
-            self.probes[index].turn_off(PAUSED.into());
+            self.probes[index].rest(PAUSED);
         } else if self.probes[index].reason == PAUSED {
             match self.attach(spec.program) {
                 Ok(()) => self.probes[index].turn_on(),
@@ -169,11 +170,21 @@ impl Latency {
             self.syscall_processes.insert(pid, 1, 0).map_err(|error| failed(error.to_string()))?;
         }
         self.syscall_scope.set(0, scope, 0).map_err(|error| failed(error.to_string()))?;
-        for spec in PROBES.iter().filter(|spec| spec.purpose == Purpose::SystemCalls) {
+        for index in 0..self.probes.len() {
+            let ProbeState { spec, state, ref reason } = self.probes[index];
+            if spec.purpose != Purpose::SystemCalls {
+                continue;
+            }
             if *whose == SystemCalls::Off {
                 self.detach(spec.program);
-            } else {
+                if state == State::On {
+                    self.probes[index].rest(NOT_ASKED_FOR);
+                }
+            } else if state != State::Off || reason == NOT_ASKED_FOR {
                 self.attach(spec.program).map_err(failed)?;
+                self.probes[index].turn_on();
+            } else {
+                return Err(failed(reason.clone()));
             }
         }
         Ok(())
@@ -187,6 +198,9 @@ impl Latency {
             .any(|spec| spec.purpose == Purpose::SystemCalls && self.links.contains_key(spec.program))
     }
 }
+
+/// Why the probes of every system call are off at first.
+pub(super) const NOT_ASKED_FOR: &str = "attached only while every system call is timed";
 
 /// Why a probe is off that [`Latency::pause`] has detached.
 const PAUSED: &str = "detached to stay within the budget";

@@ -79,9 +79,24 @@ impl ProbeState {
     }
 
     fn turn_on(&mut self) {
-        tracing::info!(probe = self.spec.name, "probe is on");
-        self.state = State::On;
-        self.reason.clear();
+        if self.state != State::On {
+            tracing::info!(probe = self.spec.name, "probe is on");
+            self.state = State::On;
+            self.reason.clear();
+        }
+    }
+
+    /// Whether it is off because nobody asked for it, and no fault.
+    #[must_use]
+    pub fn is_wanted_off(&self) -> bool {
+        self.state == State::Off && self.reason == latency::NOT_ASKED_FOR
+    }
+
+    /// Off because nobody wants it on at present.
+    fn rest(&mut self, reason: &str) {
+        tracing::debug!(probe = self.spec.name, %reason, "probe is off");
+        self.state = State::Off;
+        reason.clone_into(&mut self.reason);
     }
 
     fn turn_off(&mut self, reason: String) {
