@@ -248,4 +248,26 @@ constants! {
     HAS_RUN_DELAY, has_run_delay: u32;
     /// 1 where sched_switch tells the state of the thread that leaves.
     HAS_PREVIOUS_STATE, has_previous_state: u32;
+    /// Offset of `sock.sk_protocol`.
+    SOCK_PROTOCOL, sock_protocol: u32;
+    /// Offset of `sock_common.skc_family`.
+    SOCK_FAMILY, sock_family: u32;
+    /// Offset of `sock_common.skc_num`.
+    SOCK_LOCAL_PORT, sock_local_port: u32;
+    /// Offset of `sock_common.skc_dport`.
+    SOCK_REMOTE_PORT, sock_remote_port: u32;
+    /// Offset of `sock.sk_err`.
+    SOCK_ERROR, sock_error: u32;
+    /// Offset of `sock.sk_err_soft`.
+    SOCK_SOFT_ERROR, sock_soft_error: u32;
+    /// Offset of `tcp_sock.srtt_us`.
+    TCP_SMOOTHED_RTT, tcp_smoothed_rtt: u32;
+    /// Offset of `tcp_sock.tcp_mstamp`.
+    TCP_LAST_SEGMENT, tcp_last_segment: u32;
+    /// Offset of `inet_connection_sock.icsk_bind_hash`.
+    TCP_BIND_BUCKET, tcp_bind_bucket: u32;
+    /// Offset of `inet_bind_bucket.fastreuse`.
+    BUCKET_REUSE, bucket_reuse: u32;
+    /// How many arguments the tracepoint `tcp_retransmit_skb` has.
+    RETRANSMIT_ARGUMENTS, retransmit_arguments: u32;
 }

@@ -154,7 +154,20 @@ const OPTIONAL_MEMBERS: &[(&str, &[(&str, &str)])] = &[
     ("TASK_STATE", &[("task_struct", "__state"), ("task_struct", "state")]),
     ("TASK_RUN_DELAY", &[("task_struct", "sched_info.run_delay")]),
     ("TASK_ARRIVALS", &[("task_struct", "sched_info.pcount")]),
+    ("SOCK_PROTOCOL", &[("sock", "sk_protocol")]),
+    ("SOCK_FAMILY", &[("sock_common", "skc_family")]),
+    ("SOCK_LOCAL_PORT", &[("sock_common", "skc_num")]),
+    ("SOCK_REMOTE_PORT", &[("sock_common", "skc_dport")]),
+    ("SOCK_ERROR", &[("sock", "sk_err")]),
+    ("SOCK_SOFT_ERROR", &[("sock", "sk_err_soft")]),
+    ("TCP_SMOOTHED_RTT", &[("tcp_sock", "srtt_us")]),
+    ("TCP_LAST_SEGMENT", &[("tcp_sock", "tcp_mstamp")]),
+    ("TCP_BIND_BUCKET", &[("inet_connection_sock", "icsk_bind_hash")]),
+    ("BUCKET_REUSE", &[("inet_bind_bucket", "fastreuse")]),
 ];
+
+/// Tracepoints whose arguments have changed: the constant that says how many the running kernel has.
+const ARGUMENTS: &[(&str, &str)] = &[("RETRANSMIT_ARGUMENTS", "btf_trace_tcp_retransmit_skb")];
 
 /// Bit fields: the constants for the 32-bit word's offset and for the mask, and the member.
 const BITS: &[(&str, &str, &str, &str)] =
@@ -171,10 +184,11 @@ pub fn offsets() -> Result<Offsets> {
         .map_err(|error| Error::kernel(format!("cannot read {}: {error}", btf::VMLINUX), mend))?;
     let unusable = |error: btf::BtfError| Error::kernel(error.to_string(), mend);
     let optional = OPTIONAL_MEMBERS.iter().flat_map(|(_, members)| members.iter());
-    let mut structs: Vec<&str> = MEMBERS.iter().map(|(_, structure, _)| *structure).collect();
-    structs.extend(optional.flat_map(|(structure, member)| [*structure, outer(member)]));
-    structs.push("upid");
-    let types = Btf::parse(&data, &structs).map_err(unusable)?;
+    let mut wanted: Vec<&str> = MEMBERS.iter().map(|(_, structure, _)| *structure).collect();
+    wanted.extend(optional.flat_map(|(structure, member)| [*structure, outer(member)]));
+    wanted.push("upid");
+    wanted.extend(ARGUMENTS.iter().map(|(_, tracepoint)| *tracepoint));
+    let types = Btf::parse(&data, &wanted).map_err(unusable)?;
     let mut offsets = Offsets::with_capacity(MEMBERS.len() + OPTIONAL_MEMBERS.len() + 1);
     for &(constant, structure, member) in MEMBERS {
         offsets.push((constant, types.member_offset(structure, member).map_err(unusable)?));
@@ -183,6 +197,9 @@ pub fn offsets() -> Result<Offsets> {
     for &(constant, members) in OPTIONAL_MEMBERS {
         let found = members.iter().find_map(|(structure, member)| nested_offset(&types, structure, member));
         offsets.extend(found.map(|offset| (constant, offset)));
+    }
+    for &(constant, tracepoint) in ARGUMENTS {
+        offsets.extend(types.tracepoint_arguments(tracepoint).map(|count| (constant, count)));
     }
     for &(word, mask, structure, member) in BITS {
         if let Ok(bit) = types.member_bit_offset(structure, member) {
