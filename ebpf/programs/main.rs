@@ -6,15 +6,20 @@
 #![feature(core_intrinsics)]
 #![allow(internal_features)]
 
+mod block_io;
 mod cpu;
 mod emit;
+mod file_sync;
 mod filter;
 mod maps;
+mod memory;
 mod messages;
 mod process;
 mod rows;
 mod sched;
 mod sock;
+mod softirq;
+mod spans;
 mod syscall;
 mod task;
 mod tcp;

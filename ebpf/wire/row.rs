@@ -44,7 +44,7 @@ pub enum Family {
     BlockBytes = 16,
     /// Time of a file's sync. Label: a [`FileSystem`].
     FileSync = 17,
-    /// Counter of page cache accesses. Label: a [`CacheResult`].
+    /// Counter of pages of the page cache. Label: a [`CacheResult`].
     PageCache = 18,
     /// Counter of processes that the kernel killed for want of memory.
     OomKills = 19,
@@ -189,13 +189,13 @@ pub enum FileSystem {
     F2fs = 1,
 }
 
-/// What the page cache had.
+/// What the page cache had. A page that is read in for who wants it counts as both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum CacheResult {
-    /// The page was there.
+    /// A read or a fault was given the page.
     Hit = 0,
-    /// It was not, and was read or made.
+    /// The page was added: for a read or fault that did not find it, ahead of one, or for a write.
     Miss = 1,
 }
 
