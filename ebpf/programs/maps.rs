@@ -5,8 +5,8 @@ use aya_ebpf::btf_maps;
 use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, ProgramArray, Queue, RingBuf};
 use hostscope_wire::limits::{
-    COUNTS_ENTRIES, EVENTS_BYTES, ROW_CACHE_SLOTS, ROWS_ENTRIES, SENT_ENTRIES, SYSCALL_PROCESSES_ENTRIES,
-    TARGETS_ENTRIES, THREAD_SLOTS_ENTRIES, THREADS_ENTRIES, UNWIND_MAPPINGS_ENTRIES, UNWIND_PROCESSES_ENTRIES,
+    COUNTS_ENTRIES, EVENTS_BYTES, ISSUED_REQUESTS_ENTRIES, ROW_CACHE_SLOTS, ROWS_ENTRIES, SENT_ENTRIES,
+    SPANS_ENTRIES, SYSCALL_PROCESSES_ENTRIES, TARGETS_ENTRIES, THREAD_SLOTS_ENTRIES, THREADS_ENTRIES, UNWIND_MAPPINGS_ENTRIES, UNWIND_PROCESSES_ENTRIES,
     UNWIND_TABLES_ENTRIES,
 };
 use hostscope_wire::loss::Loss;
@@ -153,6 +153,18 @@ pub static THREAD_SLOTS: Array<Thread> = Array::with_max_entries(THREAD_SLOTS_EN
 #[map]
 pub static THREADS: HashMap<u32, Thread> = HashMap::with_max_entries(THREADS_ENTRIES, 0);
 
+/// When each request that is at a device was given to it, by `CLOCK_MONOTONIC`. Preallocated: interrupts remove.
+#[map]
+pub static ISSUED_REQUESTS: HashMap<u64, u64> = HashMap::with_max_entries(ISSUED_REQUESTS_ENTRIES, 0);
+
+/// When the stretches that threads are in began (see `spans`). Preallocated: some begin where memory is short.
+#[map]
+pub static SPANS: HashMap<u64, u64> = HashMap::with_max_entries(SPANS_ENTRIES, 0);
+
+/// Since when each CPU handles a soft interrupt; 0 while it does not.
+#[map]
+pub static SOFTIRQ_SINCE: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+
 /// The system call that each CPU is in.
 #[map]
 pub static RUNNING_SYSCALL: PerCpuArray<Running> = PerCpuArray::with_max_entries(1, 0);
@@ -260,4 +272,52 @@ constants! {
     HAS_RUN_DELAY, has_run_delay: u32;
     /// 1 where sched_switch tells the state of the thread that leaves.
     HAS_PREVIOUS_STATE, has_previous_state: u32;
+    /// Offset of `sock.sk_protocol`.
+    SOCK_PROTOCOL, sock_protocol: u32;
+    /// Offset of `sock_common.skc_family`.
+    SOCK_FAMILY, sock_family: u32;
+    /// Offset of `sock_common.skc_num`.
+    SOCK_LOCAL_PORT, sock_local_port: u32;
+    /// Offset of `sock_common.skc_dport`.
+    SOCK_REMOTE_PORT, sock_remote_port: u32;
+    /// Offset of `sock.sk_err`.
+    SOCK_ERROR, sock_error: u32;
+    /// Offset of `sock.sk_err_soft`.
+    SOCK_SOFT_ERROR, sock_soft_error: u32;
+    /// Offset of `tcp_sock.srtt_us`.
+    TCP_SMOOTHED_RTT, tcp_smoothed_rtt: u32;
+    /// Offset of `tcp_sock.tcp_mstamp`.
+    TCP_LAST_SEGMENT, tcp_last_segment: u32;
+    /// Offset of `inet_connection_sock.icsk_bind_hash`.
+    TCP_BIND_BUCKET, tcp_bind_bucket: u32;
+    /// Offset of `inet_bind_bucket.fastreuse`.
+    BUCKET_REUSE, bucket_reuse: u32;
+    /// How many arguments the tracepoint `tcp_retransmit_skb` has.
+    RETRANSMIT_ARGUMENTS, retransmit_arguments: u32;
+    /// Offset of `request.__data_len`.
+    REQUEST_BYTES, request_bytes: u32;
+    /// Offset of `request.start_time_ns`.
+    REQUEST_START_TIME, request_start_time: u32;
+    /// Offset of `request.cmd_flags`.
+    REQUEST_FLAGS, request_flags: u32;
+    /// Offset of `request.q`.
+    REQUEST_QUEUE, request_queue: u32;
+    /// Offset of `request_queue.disk`, which kernels have since 5.15.
+    QUEUE_DISK, queue_disk: u32;
+    /// 1 where the kernel has it.
+    HAS_QUEUE_DISK, has_queue_disk: u32;
+    /// Offset of `request.rq_disk`, which kernels have up to 5.16.
+    REQUEST_DISK, request_disk: u32;
+    /// Offset of `gendisk.major`.
+    DISK_MAJOR, disk_major: u32;
+    /// Offset of `gendisk.first_minor`.
+    DISK_FIRST_MINOR, disk_first_minor: u32;
+    /// How many arguments the tracepoint `mark_victim` has.
+    VICTIM_ARGUMENTS, victim_arguments: u32;
+    /// Offset of `folio.flags`.
+    FOLIO_FLAGS, folio_flags: u32;
+    /// Offset of the byte of `folio` that has its order.
+    FOLIO_ORDER, folio_order: u32;
+    /// The flag of a folio that has an order; 0 where the kernel has no folios.
+    FOLIO_HEAD_MASK, folio_head_mask: u32;
 }

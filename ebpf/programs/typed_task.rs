@@ -3,7 +3,7 @@
 //! Only tracepoints with BTF types give such pointers. A load of a page that has gone gives 0 and no fault.
 
 use aya_ebpf::bindings::{pt_regs, task_struct};
-use aya_ebpf::helpers::bpf_task_pt_regs;
+use aya_ebpf::helpers::{bpf_get_current_task_btf, bpf_task_pt_regs};
 use aya_ebpf::programs::BtfTracePointContext;
 use hostscope_wire::row::RowKey;
 
@@ -33,6 +33,13 @@ impl TypedTask {
     #[inline(always)]
     pub fn from_argument(context: &BtfTracePointContext, index: usize) -> Self {
         Self(context.arg(index))
+    }
+
+    /// The task that runs on this CPU.
+    #[inline(always)]
+    pub fn current() -> Self {
+        // SAFETY: the helper has no precondition.
+        Self::from_pointer(unsafe { bpf_get_current_task_btf() } as u64)
     }
 
     /// What a helper gave.

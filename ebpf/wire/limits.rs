@@ -51,6 +51,13 @@ pub const THREADS_ENTRIES: u32 = 16_384;
 /// Processes whose system calls are timed, where not all are.
 pub const SYSCALL_PROCESSES_ENTRIES: u32 = 4096;
 
+/// Block requests at devices at once: 32 devices with 256 tags each. About 80 bytes an entry.
+pub const ISSUED_REQUESTS_ENTRIES: u32 = 8192;
+
+/// Threads that at once sync a file or free memory for an allocation: many wait for one commit of a journal. About 80 bytes an
+/// entry.
+pub const SPANS_ENTRIES: u32 = 4096;
+
 const _: () = assert!(ROW_CACHE_SLOTS.is_power_of_two(), "it is used as a mask");
 const _: () = assert!(THREAD_SLOTS_ENTRIES.is_power_of_two(), "it is used as a mask");
 

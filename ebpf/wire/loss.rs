@@ -20,11 +20,15 @@ pub enum Loss {
     RowsFull = 6,
     /// A thread that found no room among the threads that are off the CPU.
     ThreadsFull = 7,
+    /// A block request that found no room among those at devices.
+    RequestsFull = 8,
+    /// A file's sync or a wait for memory that found no room among those that last.
+    SpansFull = 9,
 }
 
 impl Loss {
     /// Every reason, in the order of their numbers.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::RingFullSample,
         Self::RingFullProcess,
         Self::CountsFull,
@@ -33,6 +37,8 @@ impl Loss {
         Self::KernelStackUnreadable,
         Self::RowsFull,
         Self::ThreadsFull,
+        Self::RequestsFull,
+        Self::SpansFull,
     ];
 
     /// The word for it in profiles, logs and metrics.
@@ -47,6 +53,8 @@ impl Loss {
             Self::KernelStackUnreadable => "kernel_stack_unreadable",
             Self::RowsFull => "rows_full",
             Self::ThreadsFull => "threads_full",
+            Self::RequestsFull => "requests_full",
+            Self::SpansFull => "spans_full",
         }
     }
 

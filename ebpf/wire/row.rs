@@ -19,13 +19,14 @@ pub enum Family {
     SyscallErrors = 4,
     /// Time of a TCP connect. Label: errno, 0 where it was established.
     TcpConnect = 5,
-    /// Time of an established connection in the queue of accept. Detail: the local port.
+    /// Time from when a connection was established (or its request had come, if that was later) to the first send or receive of a
+    /// process on it: its wait for accept, and what its server did from there. Detail: the local port.
     TcpAcceptQueue = 6,
     /// Time from the first byte of a request to the first byte of its response. Label: a [`Role`]; detail: the server's port.
     TcpFirstByte = 7,
     /// Smoothed round trip time of a connection, as sampled. Label: a [`Role`].
     TcpRtt = 8,
-    /// How long a connection was established. Label: a [`Role`].
+    /// How long a connection was established. Label: a [`Role`], which is never `Unknown` here.
     TcpLifetime = 9,
     /// Counter of segments sent again.
     TcpRetransmits = 10,
@@ -43,7 +44,7 @@ pub enum Family {
     BlockBytes = 16,
     /// Time of a file's sync. Label: a [`FileSystem`].
     FileSync = 17,
-    /// Counter of page cache accesses. Label: a [`CacheResult`].
+    /// Counter of pages of the page cache. Label: a [`CacheResult`].
     PageCache = 18,
     /// Counter of processes that the kernel killed for want of memory.
     OomKills = 19,
@@ -188,15 +189,19 @@ pub enum FileSystem {
     F2fs = 1,
 }
 
-/// What the page cache had.
+/// What the page cache had. A page that is read in for who wants it counts as both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum CacheResult {
-    /// The page was there.
+    /// A read or a fault was given the page.
     Hit = 0,
-    /// It was not, and was read or made.
+    /// The page was added: for a read or fault that did not find it, ahead of one, or for a write.
     Miss = 1,
 }
+
+/// Stands for a process where there is one, but nobody knows which: that of a connection older than the probes, say. Its start time
+/// is 0.
+pub const UNKNOWN_PROCESS: u32 = u32::MAX;
 
 /// What tells rows apart.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -204,7 +209,7 @@ pub enum CacheResult {
 pub struct RowKey {
     /// When the process started, in nanoseconds of `CLOCK_BOOTTIME`; 0 for kernel threads and devices.
     pub start_time_ns: u64,
-    /// The process (thread group) in the host's pid namespace, 0 for the kernel's own threads; or a device, as the kernel
+    /// The process (thread group) in the host's pid namespace, 0 for the kernel's own threads and doings, [`UNKNOWN_PROCESS`]; or a device, as the kernel
     /// numbers it (12 bits major, 20 bits minor).
     pub subject: u32,
     /// A [`Family`].

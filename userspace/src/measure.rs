@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use hostscope_wire::process::ProcessRecord;
-use hostscope_wire::row::{Family, Row, RowKey};
+use hostscope_wire::row::{Family, Row, RowKey, UNKNOWN_PROCESS};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::aggregate::latency::{Aggregator, Settings, Whose};
@@ -261,6 +261,7 @@ impl Measurement {
         for index in 1..self.kernel.rows.len() {
             let key = self.kernel.rows.key(index);
             let is_of_process = key.subject != 0
+                && key.subject != UNKNOWN_PROCESS
                 && Family::from_number(key.family).is_some_and(|family| !family.is_of_device());
             if !is_of_process || living.contains(&ProcessKey::new(key.subject, key.start_time_ns)) {
                 continue;

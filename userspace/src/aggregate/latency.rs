@@ -6,7 +6,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use hostscope_wire::row::{Family, RowKey};
+use hostscope_wire::row::{Family, RowKey, UNKNOWN_PROCESS};
 
 use super::exports::{Budget, Exports};
 use super::projections::Projector;
@@ -126,7 +126,8 @@ impl Aggregator {
         } else {
             let service = services.service_of(subject, start_time_ns);
             let key = ProcessKey::new(subject, start_time_ns);
-            let process = (subject != 0).then(|| self.process(key, &service, services));
+            let process =
+                (subject != 0 && subject != UNKNOWN_PROCESS).then(|| self.process(key, &service, services));
             (self.owner(&service), process)
         };
         let statistics = &mut self.statistics;

@@ -72,6 +72,9 @@ impl std::ops::Deref for Vmlinux {
 const MAGIC: u16 = 0xeb9f;
 const KIND_STRUCT: u32 = 4;
 const KIND_UNION: u32 = 5;
+const KIND_ENUM: u32 = 6;
+const KIND_TYPEDEF: u32 = 8;
+const KIND_FUNCTION_PROTOTYPE: u32 = 13;
 /// Anonymous members nest a few levels in the kernel; a limit keeps a damaged file from recursing for ever.
 const MAX_NESTING: u32 = 16;
 
@@ -82,10 +85,12 @@ pub struct Btf<'a> {
     /// Byte offset of type `i + 1` within `types`.
     places: Vec<u32>,
     structs: HashMap<&'a [u8], u32>,
+    typedefs: HashMap<&'a [u8], u32>,
+    enums: HashMap<&'a [u8], u32>,
 }
 
 impl<'a> Btf<'a> {
-    /// Indexes `data`; of the named structs only those in `wanted`.
+    /// Indexes `data`; of the named structs, typedefs and enumerations only those in `wanted`.
     ///
     /// # Errors
     /// [`BtfError::Malformed`].
@@ -101,8 +106,14 @@ impl<'a> Btf<'a> {
         };
         let types = section(word(8)?, word(12)?).ok_or(BtfError::Malformed)?;
         let strings = section(word(16)?, word(20)?).ok_or(BtfError::Malformed)?;
-        let mut btf =
-            Self { types, strings, places: Vec::with_capacity(types.len() / 32), structs: HashMap::new() };
+        let mut btf = Self {
+            types,
+            strings,
+            places: Vec::with_capacity(types.len() / 32),
+            structs: HashMap::new(),
+            typedefs: HashMap::new(),
+            enums: HashMap::new(),
+        };
         btf.index(wanted)?;
         Ok(btf)
     }
@@ -115,11 +126,16 @@ impl<'a> Btf<'a> {
             };
             self.places.push(at as u32);
             let (kind, members) = (info >> 24 & 0x1f, (info & 0xffff) as usize);
-            if kind == KIND_STRUCT
+            if matches!(kind, KIND_STRUCT | KIND_TYPEDEF | KIND_ENUM)
                 && let Some(name) = self.string(name)
                 && wanted.iter().any(|wanted| wanted.as_bytes() == name)
             {
-                self.structs.entry(name).or_insert(self.places.len() as u32);
+                let named = match kind {
+                    KIND_STRUCT => &mut self.structs,
+                    KIND_TYPEDEF => &mut self.typedefs,
+                    _ => &mut self.enums,
+                };
+                named.entry(name).or_insert(self.places.len() as u32);
             }
             at += 12 + extra_bytes(kind, members).ok_or(BtfError::Malformed)?;
         }
@@ -158,6 +174,33 @@ impl<'a> Btf<'a> {
         let &id = self.structs.get(structure.as_bytes()).ok_or_else(missing)?;
         let place = *self.places.get(id as usize - 1).ok_or_else(missing)? as usize;
         u32_at(self.types, place + 8).ok_or_else(missing)
+    }
+
+    /// How many arguments a tracepoint has, told from its `btf_trace_NAME`: a typedef of a pointer to a function that takes one
+    /// more before them. `None` where the kernel does not have it.
+    #[must_use]
+    pub fn tracepoint_arguments(&self, typedef: &str) -> Option<u32> {
+        let pointer = self.word(*self.typedefs.get(typedef.as_bytes())?, 8)?;
+        let function = self.word(pointer, 8)?;
+        let info = self.word(function, 4)?;
+        (info >> 24 & 0x1f == KIND_FUNCTION_PROTOTYPE).then_some((info & 0xffff).checked_sub(1)?)
+    }
+
+    /// The value of `name` in the enumeration `enumeration`.
+    #[must_use]
+    pub fn enumerator(&self, enumeration: &str, name: &str) -> Option<u32> {
+        let id = *self.enums.get(enumeration.as_bytes())?;
+        let count = (self.word(id, 4)? & 0xffff) as usize;
+        let at = (0..count)
+            .map(|index| 12 + index * 8)
+            .find(|&at| self.word(id, at).and_then(|offset| self.string(offset)) == Some(name.as_bytes()))?;
+        self.word(id, at + 4)
+    }
+
+    /// The 32-bit word at byte `at` of type `id`.
+    fn word(&self, id: u32, at: usize) -> Option<u32> {
+        let place = *self.places.get((id as usize).checked_sub(1)?)? as usize;
+        u32_at(self.types, place + at)
     }
 
     /// The offset in bits of a member of type `id`.
@@ -225,6 +268,25 @@ mod tests {
             Err(BtfError::NoMember("task_struct.nonsense".into()))
         );
         assert!(matches!(btf.member_offset("no_such", "nr"), Err(BtfError::NoStruct(_))));
+    }
+
+    #[test]
+    fn counts_the_arguments_of_tracepoints() {
+        let data = std::fs::read(VMLINUX).expect("a kernel with BTF");
+        let btf = Btf::parse(&data, &["btf_trace_softirq_entry", "btf_trace_inet_sock_set_state", "upid"])
+            .expect("valid BTF");
+        assert_eq!(btf.tracepoint_arguments("btf_trace_softirq_entry"), Some(1));
+        assert_eq!(btf.tracepoint_arguments("btf_trace_inet_sock_set_state"), Some(3));
+        assert_eq!(btf.tracepoint_arguments("btf_trace_nonsense"), None);
+        assert_eq!(btf.tracepoint_arguments("upid"), None);
+    }
+
+    #[test]
+    fn finds_enumerators() {
+        let data = std::fs::read(VMLINUX).expect("a kernel with BTF");
+        let btf = Btf::parse(&data, &["bpf_map_type"]).expect("valid BTF");
+        assert_eq!(btf.enumerator("bpf_map_type", "BPF_MAP_TYPE_RINGBUF"), Some(27));
+        assert_eq!(btf.enumerator("bpf_map_type", "nonsense"), None);
     }
 
     #[test]

@@ -265,6 +265,7 @@ fn constants() -> Result<Vec<(&'static str, Constant)>> {
         ("FILTER_MODE", Constant::Word(filter::HOST)),
         ("WAKE_BYTES", Constant::Long(u64::from(EVENTS_BYTES) / EVENTS_WAKE_FRACTION)),
         ("HAS_RUN_DELAY", Constant::Word(has("TASK_RUN_DELAY"))),
+        ("HAS_QUEUE_DISK", Constant::Word(has("QUEUE_DISK"))),
         ("HAS_PREVIOUS_STATE", Constant::Word(has_state)),
     ])
 }

@@ -160,7 +160,38 @@ const OPTIONAL_MEMBERS: &[(&str, &[(&str, &str)])] = &[
     ("TASK_STATE", &[("task_struct", "__state"), ("task_struct", "state")]),
     ("TASK_RUN_DELAY", &[("task_struct", "sched_info:sched_info.run_delay")]),
     ("TASK_ARRIVALS", &[("task_struct", "sched_info:sched_info.pcount")]),
+    ("SOCK_PROTOCOL", &[("sock", "sk_protocol")]),
+    ("SOCK_FAMILY", &[("sock_common", "skc_family")]),
+    ("SOCK_LOCAL_PORT", &[("sock_common", "skc_num")]),
+    ("SOCK_REMOTE_PORT", &[("sock_common", "skc_dport")]),
+    ("SOCK_ERROR", &[("sock", "sk_err")]),
+    ("SOCK_SOFT_ERROR", &[("sock", "sk_err_soft")]),
+    ("TCP_SMOOTHED_RTT", &[("tcp_sock", "srtt_us")]),
+    ("TCP_LAST_SEGMENT", &[("tcp_sock", "tcp_mstamp")]),
+    ("TCP_BIND_BUCKET", &[("inet_connection_sock", "icsk_bind_hash")]),
+    ("BUCKET_REUSE", &[("inet_bind_bucket", "fastreuse")]),
+    ("REQUEST_BYTES", &[("request", "__data_len")]),
+    ("REQUEST_START_TIME", &[("request", "start_time_ns")]),
+    ("REQUEST_FLAGS", &[("request", "cmd_flags")]),
+    ("REQUEST_QUEUE", &[("request", "q")]),
+    // Moved in 5.15 (commit d152c682f03c); the former is gone since 5.17.
+    ("QUEUE_DISK", &[("request_queue", "disk")]),
+    ("REQUEST_DISK", &[("request", "rq_disk")]),
+    ("DISK_MAJOR", &[("gendisk", "major")]),
+    ("DISK_FIRST_MINOR", &[("gendisk", "first_minor")]),
+    ("FOLIO_FLAGS", &[("folio", "flags")]),
+    // The lowest byte of the former since 6.6.
+    ("FOLIO_ORDER", &[("folio", "_folio_order"), ("folio", "_flags_1")]),
 ];
+
+/// Tracepoints whose arguments have changed: the constant that says how many the running kernel has.
+const ARGUMENTS: &[(&str, &str)] = &[
+    ("RETRANSMIT_ARGUMENTS", "btf_trace_tcp_retransmit_skb"),
+    ("VICTIM_ARGUMENTS", "btf_trace_mark_victim"),
+];
+
+/// Flags that have moved: the constant for the mask, the enumeration, and the bit's name in it.
+const FLAGS: &[(&str, &str, &str)] = &[("FOLIO_HEAD_MASK", "pageflags", "PG_head")];
 
 /// Bit fields: the constants for the 32-bit word's offset and for the mask, and the member.
 const BITS: &[(&str, &str, &str, &str)] =
@@ -177,12 +208,14 @@ pub fn offsets() -> Result<Offsets> {
         .map_err(|error| Error::kernel(format!("cannot read {}: {error}", btf::VMLINUX), mend))?;
     let unusable = |error: btf::BtfError| Error::kernel(error.to_string(), mend);
     let optional = OPTIONAL_MEMBERS.iter().flat_map(|(_, members)| members.iter());
-    let mut structs: Vec<&str> = MEMBERS.iter().map(|(_, structure, _)| *structure).collect();
-    structs.extend(optional.flat_map(|(structure, member)| {
+    let mut wanted: Vec<&str> = MEMBERS.iter().map(|(_, structure, _)| *structure).collect();
+    wanted.extend(optional.flat_map(|(structure, member)| {
         [Some(*structure), nested(member).map(|(_, (inner, _))| inner)].into_iter().flatten()
     }));
-    structs.push("upid");
-    let types = Btf::parse(&data, &structs).map_err(unusable)?;
+    wanted.push("upid");
+    wanted.extend(FLAGS.iter().map(|(_, enumeration, _)| *enumeration));
+    wanted.extend(ARGUMENTS.iter().map(|(_, tracepoint)| *tracepoint));
+    let types = Btf::parse(&data, &wanted).map_err(unusable)?;
     let mut offsets = Offsets::with_capacity(MEMBERS.len() + OPTIONAL_MEMBERS.len() + 1);
     for &(constant, structure, member) in MEMBERS {
         offsets.push((constant, types.member_offset(structure, member).map_err(unusable)?));
@@ -191,6 +224,13 @@ pub fn offsets() -> Result<Offsets> {
     for &(constant, members) in OPTIONAL_MEMBERS {
         let found = members.iter().find_map(|(structure, member)| nested_offset(&types, structure, member));
         offsets.extend(found.map(|offset| (constant, offset)));
+    }
+    for &(constant, tracepoint) in ARGUMENTS {
+        offsets.extend(types.tracepoint_arguments(tracepoint).map(|count| (constant, count)));
+    }
+    for &(constant, enumeration, name) in FLAGS {
+        let bit = types.enumerator(enumeration, name).filter(|&bit| bit < u32::BITS);
+        offsets.extend(bit.map(|bit| (constant, 1 << bit)));
     }
     for &(word, mask, structure, member) in BITS {
         if let Ok(bit) = types.member_bit_offset(structure, member) {

@@ -13,8 +13,17 @@ use super::maps::{broken_object, take};
 use crate::error::Result;
 
 /// The maps that only latency uses, whose sizes are set for it.
-pub(super) const MAPS: &[&str] =
-    &["ROWS", "ROW_INDEXES", "ROW_CACHE", "FREE_ROWS", "THREAD_SLOTS", "THREADS", "SYSCALL_PROCESSES"];
+pub(super) const MAPS: &[&str] = &[
+    "ROWS",
+    "ROW_INDEXES",
+    "ROW_CACHE",
+    "FREE_ROWS",
+    "THREAD_SLOTS",
+    "THREADS",
+    "SYSCALL_PROCESSES",
+    "ISSUED_REQUESTS",
+    "SPANS",
+];
 
 /// A row as words: its key, sum, maximum and buckets.
 const WORDS: usize = size_of::<Row>() / 8;

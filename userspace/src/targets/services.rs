@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use hostscope_wire::process::ProcessRecord;
+use hostscope_wire::row::UNKNOWN_PROCESS;
 
 use super::TICK_NS;
 use super::cgroup::{self, Owner};
@@ -181,6 +182,9 @@ impl Services {
     pub fn service_of(&mut self, pid: u32, start_time_ns: u64) -> Arc<str> {
         if pid == 0 {
             return self.kernel.clone();
+        }
+        if pid == UNKNOWN_PROCESS {
+            return self.other.clone();
         }
         let key = ProcessKey::new(pid, start_time_ns);
         if let Some(process) = self.processes.get(&key) {

@@ -1,0 +1,119 @@
+//! Want of memory: what the page cache had, allocations that had to free memory first, and processes killed for it.
+//!
+//! Page cache. A miss is a page that was added: by a read or a fault that did not find it, by readahead, or by a write to where the file
+//! had none in memory. A hit is a page that a read was given, or a fault that the cache had a page for (since 6.13, commit
+//! a78282e2c94f; older kernels count misses only). A page that was just read in for a reader is both, so that hits are all accesses and
+//! misses what had to be brought in for them or ahead of them.
+
+use aya_ebpf::macros::btf_tracepoint;
+use aya_ebpf::programs::BtfTracePointContext;
+use hostscope_wire::row::{CacheResult, Family, RowKey};
+
+use crate::sock::UNKNOWN;
+use crate::spans::{self, Span};
+use crate::typed_task::{Process, TypedTask};
+use crate::{maps, rows, threads};
+
+/// A page cache entry has at most 2^9 pages on x86-64 (`MAX_PAGECACHE_ORDER`, include/linux/pagemap.h).
+const MAX_ORDER: u8 = 9;
+
+/// Pages of one read at most: `MAX_RW_COUNT` is 2 GB (include/linux/fs.h).
+const MAX_READ_PAGES: u64 = 1 << 19;
+
+/// `mark_victim(struct task_struct *task, uid_t uid)`, run by whoever wants memory; before 6.9 (commit 72ba14deb40a) `mark_victim(int pid)`
+/// with the id of a thread.
+#[btf_tracepoint(function = "mark_victim")]
+pub fn oom_kill(context: BtfTracePointContext) -> i32 {
+    let victim = if maps::victim_arguments() > 1 {
+        TypedTask::from_argument(&context, 0).process()
+    } else {
+        threads::get(context.arg(0)).map_or(UNKNOWN, |thread| Process {
+            start_time_ns: thread.start_time_ns,
+            tgid: thread.tgid,
+        })
+    };
+    rows::count(&RowKey { family: Family::OomKills as u8, ..victim.key() }, 1);
+    0
+}
+
+/// `mm_vmscan_direct_reclaim_begin(int order, gfp_t gfp_flags)`.
+#[btf_tracepoint(function = "mm_vmscan_direct_reclaim_begin")]
+pub fn reclaim_begin(_context: BtfTracePointContext) -> i32 {
+    spans::begin(Span::Reclaim);
+    0
+}
+
+/// `mm_vmscan_direct_reclaim_end(unsigned long nr_reclaimed)`.
+#[btf_tracepoint(function = "mm_vmscan_direct_reclaim_end")]
+pub fn reclaim_end(_context: BtfTracePointContext) -> i32 {
+    reclaimed(Span::Reclaim)
+}
+
+/// `mm_vmscan_memcg_reclaim_begin(int order, gfp_t gfp_flags)`: likewise at the limit of a cgroup.
+#[btf_tracepoint(function = "mm_vmscan_memcg_reclaim_begin")]
+pub fn cgroup_reclaim_begin(_context: BtfTracePointContext) -> i32 {
+    spans::begin(Span::CgroupReclaim);
+    0
+}
+
+/// `mm_vmscan_memcg_reclaim_end(unsigned long nr_reclaimed)`.
+#[btf_tracepoint(function = "mm_vmscan_memcg_reclaim_end")]
+pub fn cgroup_reclaim_end(_context: BtfTracePointContext) -> i32 {
+    reclaimed(Span::CgroupReclaim)
+}
+
+#[inline(always)]
+fn reclaimed(span: Span) -> i32 {
+    if let Some(duration_ns) = spans::end(span) {
+        let key = RowKey { family: Family::DirectReclaim as u8, ..TypedTask::current().process().key() };
+        rows::observe(&key, duration_ns);
+    }
+    0
+}
+
+/// `mm_filemap_add_to_page_cache(struct folio *folio)`; before 5.16 a page.
+#[btf_tracepoint(function = "mm_filemap_add_to_page_cache")]
+pub fn page_cache_add(context: BtfTracePointContext) -> i32 {
+    let mut pages = 1;
+    if maps::folio_head_mask() != 0 {
+        let folio: *const u8 = context.arg(0);
+        // SAFETY: a typed pointer of the kernel plus the offsets of members: the verifier checks both.
+        let (flags, order) = unsafe {
+            let flags: u64 = core::ptr::read_volatile(folio.add(maps::folio_flags() as usize).cast());
+            let order: u8 = core::ptr::read_volatile(folio.add(maps::folio_order() as usize));
+            (flags, order)
+        };
+        // The order stands in the second page, which a folio of one page does not have.
+        if flags & u64::from(maps::folio_head_mask()) != 0 && order <= MAX_ORDER {
+            pages = 1 << order;
+        }
+    }
+    accessed(CacheResult::Miss, pages)
+}
+
+/// `mm_filemap_get_pages(struct address_space *mapping, pgoff_t index, pgoff_t last_index)`: a read was given these.
+#[btf_tracepoint(function = "mm_filemap_get_pages")]
+pub fn page_cache_read(context: BtfTracePointContext) -> i32 {
+    let (first, last): (u64, u64) = (context.arg(1), context.arg(2));
+    accessed(CacheResult::Hit, last.saturating_sub(first).min(MAX_READ_PAGES) + 1)
+}
+
+/// `mm_filemap_map_pages(struct address_space *mapping, pgoff_t start_pgoff, pgoff_t end_pgoff)`: a fault maps what the cache has around
+/// it; it is counted for the one page that it wants.
+#[btf_tracepoint(function = "mm_filemap_map_pages")]
+pub fn page_cache_map(_context: BtfTracePointContext) -> i32 {
+    accessed(CacheResult::Hit, 1)
+}
+
+/// `mm_filemap_fault(struct address_space *mapping, pgoff_t index)`: a fault was given one page.
+#[btf_tracepoint(function = "mm_filemap_fault")]
+pub fn page_cache_fault(_context: BtfTracePointContext) -> i32 {
+    accessed(CacheResult::Hit, 1)
+}
+
+#[inline(always)]
+fn accessed(result: CacheResult, pages: u64) -> i32 {
+    let process = TypedTask::current().process();
+    rows::count(&RowKey { family: Family::PageCache as u8, label: result as u8, ..process.key() }, pages);
+    0
+}
