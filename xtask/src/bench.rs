@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: hostscope and its peers side by side on the same load, with ratios and the promised bars.
 
 mod load;
+mod web;
 mod workloads;
 mod measure;
 mod setting;
@@ -16,6 +17,11 @@ mod in_kernel;
 mod completeness;
 mod tables;
 mod crowd;
+mod watchers;
+mod turns;
+mod waits;
+mod latency;
+mod agent;
 
 use std::process::ExitCode;
 
@@ -50,6 +56,10 @@ enum Part {
     Tables,
     /// A host of many programs
     Crowd,
+    /// What timing adds to a context switch and to a system call
+    Latency,
+    /// What the agent costs a host that is idle, one that switches much, and one that serves pages
+    Agent,
 }
 
 /// What the parts have in common.
@@ -178,6 +188,8 @@ fn compare(arguments: &Arguments) -> Result<ExitCode> {
             Part::Completeness => Ok(completeness::measure(&all, &folder, &plan)),
             Part::Tables => tables::measure(&all, &folder),
             Part::Crowd => crowd::measure(&all, &folder, &plan),
+            Part::Latency => latency::measure(&all, &folder, &plan),
+            Part::Agent => agent::measure(&all, &folder, &plan),
         };
         sections.push(section.unwrap_or_else(|failure| Section::failed(&format!("{part:?}"), &failure)));
     }

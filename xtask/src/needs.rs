@@ -105,6 +105,7 @@ pub(crate) const NEEDS: &[Need] = &[
     Need { package: "nodejs", by: For::Benchmarks, reason: "a workload" },
     Need { package: "nginx", by: For::Benchmarks, reason: "a workload" },
     Need { package: "apache2-utils", by: For::Benchmarks, reason: "ab, the load on nginx" },
+    Need { package: "wrk", by: For::Benchmarks, reason: "a load on nginx in which a per cent can be told" },
     Need { package: "postgresql", by: For::Benchmarks, reason: "a workload, and pgbench, its load" },
     Need { package: "redis-server", by: For::Benchmarks, reason: "a workload" },
     Need { package: "redis-tools", by: For::Benchmarks, reason: "redis-benchmark, the load on redis" },

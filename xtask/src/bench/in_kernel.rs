@@ -17,7 +17,7 @@ use super::tools::{self, Job, Purpose};
 use crate::failure::{Failure, Result};
 
 /// Makes the kernel count the run time of every program.
-const SWITCH: &str = "/proc/sys/kernel/bpf_stats_enabled";
+pub(crate) const SWITCH: &str = "/proc/sys/kernel/bpf_stats_enabled";
 
 /// Samples a second here: ten times the usual rate, so that a few seconds suffice.
 const HERTZ: u32 = 999;

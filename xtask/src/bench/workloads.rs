@@ -1,14 +1,14 @@
 //! What stacks are taken of to see whether they are complete: from optimized C to a database under load.
 
 use std::fs;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::load;
+use super::{load, web};
 use crate::failure::{Failure, Result};
 use crate::{process, workspace};
 
@@ -52,18 +52,22 @@ pub(crate) struct Running {
 impl Workload {
     /// Builds what is to be built and starts it; it is at work when this returns.
     pub(crate) fn start(&self) -> Result<Running> {
-        // Not below target: a server that gives up root's rights could not get there.
-        let folder =
-            std::env::temp_dir().join(format!("hostscope-bench-{}-{}", self.name, std::process::id()));
-        workspace::remove_folder(&folder)?;
-        workspace::make_folder(&folder)?;
-        let mut running = Running { children: Vec::new(), folder };
+        let mut running = Running::new(self.name)?;
         (self.start)(&mut running)?;
         Ok(running)
     }
 }
 
 impl Running {
+    /// Nothing yet.
+    fn new(name: &str) -> Result<Self> {
+        // Not below target: a server that gives up root's rights could not get there.
+        let folder = std::env::temp_dir().join(format!("hostscope-bench-{name}-{}", std::process::id()));
+        workspace::remove_folder(&folder)?;
+        workspace::make_folder(&folder)?;
+        Ok(Self { children: Vec::new(), folder })
+    }
+
     /// Its processes and all that they have started.
     pub(crate) fn pids(&self) -> Vec<u32> {
         let mut pids: Vec<u32> = self.children.iter().map(Child::id).collect();
@@ -198,12 +202,19 @@ fn node(running: &mut Running) -> Result<()> {
 }
 
 fn nginx(running: &mut Running) -> Result<()> {
-    // Somebody else may take the port before nginx does; then nginx says so.
-    let port = TcpListener::bind("127.0.0.1:0")
-        .and_then(|listener| listener.local_addr())
-        .map(|address| address.port());
-    let port =
-        port.map_err(|error| Failure::new(format!("there is no free port: {error}"), "mend the loopback"))?;
+    let url = serve_page(running)?;
+    running.spawn(Command::new("ab").args(["-q", "-k", "-c", "8", "-t", SECONDS, "-n", REQUESTS, &url]))
+}
+
+/// An nginx that nobody calls yet, and where its page is.
+pub(crate) fn web_server() -> Result<(Running, String)> {
+    let mut running = Running::new("web")?;
+    let url = serve_page(&mut running)?;
+    Ok((running, url))
+}
+
+fn serve_page(running: &mut Running) -> Result<String> {
+    let port = web::free_port()?;
     let folder = running.folder.display().to_string();
     let settings = format!(
         "daemon off; worker_processes 2; pid {folder}/pid; error_log stderr error;
@@ -220,8 +231,7 @@ fn nginx(running: &mut Running) -> Result<()> {
         Command::new("/usr/sbin/nginx").args(["-e", "stderr", "-p", &folder, "-c"]).arg(settings_file),
     )?;
     running.wait_until(|| TcpStream::connect(("127.0.0.1", port)).is_ok())?;
-    let url = format!("http://127.0.0.1:{port}/page.html");
-    running.spawn(Command::new("ab").args(["-q", "-k", "-c", "8", "-t", SECONDS, "-n", REQUESTS, &url]))
+    Ok(format!("http://127.0.0.1:{port}/page.html"))
 }
 
 fn postgres(running: &mut Running) -> Result<()> {
