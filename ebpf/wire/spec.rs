@@ -56,3 +56,12 @@ pub struct ProbeSpec {
     /// What the user still has where it cannot be attached.
     pub fallback: &'static str,
 }
+
+impl ProbeSpec {
+    /// What belongs together: the two ends of one measurement have the same name but for the last word.
+    #[must_use]
+    pub fn group(&self) -> &'static str {
+        const ENDS: [&str; 7] = ["_enter", "_entry", "_exit", "_begin", "_end", "_issue", "_complete"];
+        ENDS.iter().find_map(|end| self.name.strip_suffix(end)).unwrap_or(self.name)
+    }
+}

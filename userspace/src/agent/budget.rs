@@ -21,7 +21,7 @@ pub const SLOWER: u32 = 4;
 pub enum Step {
     /// Only blocked time is measured of system calls.
     SystemCalls,
-    /// This probe is detached.
+    /// This group of probes is detached.
     Probe(&'static str),
     /// The kernel's figures are read [`SLOWER`] times less often.
     Interval,
@@ -113,7 +113,7 @@ impl Step {
     pub fn describe(self) -> String {
         match self {
             Self::SystemCalls => "the timing of every system call".into(),
-            Self::Probe(name) => format!("the probe {name}"),
+            Self::Probe(name) => format!("the probes of {name}"),
             Self::Interval => format!("reading at every interval ({SLOWER} times less often)"),
         }
     }

@@ -1,6 +1,10 @@
 //! One turn of what the agent measures, from the kernel's rows to what is published, within its budget.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
+
+use hostscope_wire::PROBES;
+use hostscope_wire::spec::Purpose;
 
 use super::budget::{Budget, Candidate, Change, SLOWER, Step};
 use super::own::{self, OwnFigures};
@@ -109,10 +113,10 @@ impl Pipeline {
     /// Goes on with these settings.
     pub fn apply(&mut self, settings: &AgentSettings) {
         self.measurement.apply(&series_settings(settings));
-        for probe in self.measurement.kernel.probes.iter().map(|probe| probe.spec.name).collect::<Vec<_>>() {
-            let is = |settings: &AgentSettings| settings.disabled_probes.iter().any(|name| name == probe);
+        for spec in PROBES {
+            let is = |settings: &AgentSettings| settings.disabled_probes.iter().any(|name| name == spec.name);
             if is(settings) != is(&self.settings) {
-                self.measurement.kernel.pause(probe, is(settings));
+                self.measurement.kernel.pause(spec.group(), is(settings));
             }
         }
         self.settings = settings.clone();
@@ -217,17 +221,16 @@ impl Costs {
 
     /// What could be given up and is on.
     fn candidates(&self, measurement: &Measurement, may_give_up_calls: bool) -> Vec<Candidate> {
-        use hostscope_wire::spec::Purpose;
         let on = measurement.kernel.probes.iter().filter(|probe| probe.state == State::On);
-        let mut candidates: Vec<Candidate> = on
-            .filter(|probe| probe.spec.purpose == Purpose::Latency)
-            .map(|probe| {
-                let known = self.probes.iter().find(|known| known.name == probe.spec.name);
-                Candidate { step: Step::Probe(probe.spec.name), cost: known.map_or(0.0, |known| known.load) }
-            })
-            // What costs nothing saves nothing.
-            .filter(|candidate| candidate.cost > 0.0)
-            .collect();
+        let mut groups: BTreeMap<&'static str, f64> = BTreeMap::new();
+        for probe in on.filter(|probe| probe.spec.purpose == Purpose::Latency) {
+            let known = self.probes.iter().find(|known| known.name == probe.spec.name);
+            *groups.entry(probe.spec.group()).or_default() += known.map_or(0.0, |known| known.load);
+        }
+        // What costs nothing saves nothing.
+        let dear = groups.into_iter().filter(|(_, cost)| *cost > 0.0);
+        let mut candidates: Vec<Candidate> =
+            dear.map(|(group, cost)| Candidate { step: Step::Probe(group), cost }).collect();
         if may_give_up_calls && measurement.kernel.times_system_calls() {
             candidates.push(Candidate { step: Step::SystemCalls, cost: 0.0 });
         }

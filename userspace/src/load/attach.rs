@@ -5,9 +5,11 @@ use std::io;
 use aya::programs::perf_event::{
     HardwareEvent, PerfEventConfig, PerfEventLinkId, PerfEventScope, SamplePolicy, SoftwareEvent,
 };
+use aya::programs::raw_trace_point::RawTracePointLinkId;
 use aya::programs::tp_btf::BtfTracePointLinkId;
-use aya::programs::{BtfTracePoint, PerfEvent, ProgramError, RawTracePoint};
+use aya::programs::{BtfTracePoint, PerfEvent, Program, ProgramError, RawTracePoint};
 use aya::{Btf, Ebpf};
+use hostscope_wire::spec::{Attach, ProbeSpec};
 
 use super::sys::{PerfRing, open_mapping_records};
 
@@ -38,41 +40,60 @@ impl SamplingEvent {
     }
 }
 
-/// Loads a program and attaches it to the raw tracepoint `event`, in words of failure.
-pub(super) fn raw_tracepoint(ebpf: &mut Ebpf, program: &str, event: &str) -> Result<(), String> {
-    let program: &mut RawTracePoint = ebpf
-        .program_mut(program)
-        .ok_or("not in the eBPF object")?
-        .try_into()
-        .map_err(|error: ProgramError| explain(&error))?;
-    program.load().map_err(|error| explain(&error))?;
-    program.attach(event).map(drop).map_err(|error| explain(&error))
+/// What is attached, to be detached again.
+pub(super) enum Link {
+    Raw(RawTracePointLinkId),
+    Typed(BtfTracePointLinkId),
 }
 
-/// Loads a program for the typed tracepoint `event`, without attaching it, in words of failure.
+/// Loads a program and attaches it to the raw tracepoint `event`, in words of failure.
+pub(super) fn raw_tracepoint(ebpf: &mut Ebpf, program: &str, event: &str) -> Result<(), String> {
+    load_raw_tracepoint(ebpf, program)?;
+    program_of::<RawTracePoint>(ebpf, program)?.attach(event).map(drop).map_err(|error| explain(&error))
+}
+
+/// Loads a program for a raw tracepoint, without attaching it.
+pub(super) fn load_raw_tracepoint(ebpf: &mut Ebpf, program: &str) -> Result<(), String> {
+    program_of::<RawTracePoint>(ebpf, program)?.load().map_err(|error| explain(&error))
+}
+
+/// Loads a program for the typed tracepoint `event`, without attaching it.
 pub(super) fn load_btf_tracepoint(
     ebpf: &mut Ebpf,
     program: &str,
     event: &str,
     types: &Btf,
 ) -> Result<(), String> {
-    btf_program(ebpf, program)?.load(event, types).map_err(|error| explain(&error))
+    program_of::<BtfTracePoint>(ebpf, program)?.load(event, types).map_err(|error| explain(&error))
 }
 
-/// Attaches a loaded program.
-pub(super) fn btf_tracepoint(ebpf: &mut Ebpf, program: &str) -> Result<BtfTracePointLinkId, String> {
-    btf_program(ebpf, program)?.attach().map_err(|error| explain(&error))
+/// Attaches the loaded program of a probe at a tracepoint.
+pub(super) fn tracepoint(ebpf: &mut Ebpf, spec: &ProbeSpec) -> Result<Link, String> {
+    let link = match spec.attach {
+        Attach::RawTracepoint(event) => {
+            program_of::<RawTracePoint>(ebpf, spec.program)?.attach(event).map(Link::Raw)
+        }
+        Attach::BtfTracepoint(_) => {
+            program_of::<BtfTracePoint>(ebpf, spec.program)?.attach().map(Link::Typed)
+        }
+        Attach::CpuClock | Attach::MappingRecords => return Err("it has no tracepoint".into()),
+    };
+    link.map_err(|error| explain(&error))
 }
 
 /// Detaches it again.
-pub(super) fn detach_btf_tracepoint(ebpf: &mut Ebpf, program: &str, link: BtfTracePointLinkId) {
-    if let Ok(program) = btf_program(ebpf, program) {
-        // Not attached any more is what is wanted.
-        let _ = program.detach(link);
-    }
+pub(super) fn detach(ebpf: &mut Ebpf, program: &str, link: Link) {
+    // Not attached any more is what is wanted.
+    let _ = match link {
+        Link::Raw(link) => program_of::<RawTracePoint>(ebpf, program).map(|program| program.detach(link)),
+        Link::Typed(link) => program_of::<BtfTracePoint>(ebpf, program).map(|program| program.detach(link)),
+    };
 }
 
-fn btf_program<'a>(ebpf: &'a mut Ebpf, program: &str) -> Result<&'a mut BtfTracePoint, String> {
+fn program_of<'a, P>(ebpf: &'a mut Ebpf, program: &str) -> Result<&'a mut P, String>
+where
+    &'a mut P: TryFrom<&'a mut Program, Error = ProgramError>,
+{
     ebpf.program_mut(program)
         .ok_or("not in the eBPF object")?
         .try_into()
@@ -81,10 +102,7 @@ fn btf_program<'a>(ebpf: &'a mut Ebpf, program: &str) -> Result<&'a mut BtfTrace
 
 /// The sampling program of one perf event a CPU.
 pub(super) fn cpu_clock_program<'a>(ebpf: &'a mut Ebpf, program: &str) -> Result<&'a mut PerfEvent, String> {
-    ebpf.program_mut(program)
-        .ok_or("not in the eBPF object")?
-        .try_into()
-        .map_err(|error: ProgramError| explain(&error))
+    program_of(ebpf, program)
 }
 
 /// Attaches the loaded sampling program on one CPU.

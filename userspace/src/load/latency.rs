@@ -5,10 +5,9 @@ use std::os::fd::OwnedFd;
 
 use aya::Ebpf;
 use aya::maps::{Array, HashMap, MapData};
-use aya::programs::tp_btf::BtfTracePointLinkId;
 use hostscope_wire::PROBES;
 use hostscope_wire::limits::{EVENTS_WAKE_FRACTION, ROWS_ENTRIES, THREADS_ENTRIES, filter};
-use hostscope_wire::spec::{Attach, KernelVersion, Purpose};
+use hostscope_wire::spec::{Attach, KernelVersion, ProbeSpec, Purpose};
 
 use super::object::{self, Constant};
 use super::preflight::{self, State};
@@ -43,7 +42,7 @@ pub struct Latency {
     syscall_scope: Array<MapData, u32>,
     syscall_processes: HashMap<MapData, u32, u32>,
     /// What is attached, by program.
-    links: BTreeMap<&'static str, BtfTracePointLinkId>,
+    links: BTreeMap<&'static str, attach::Link>,
 }
 
 /// Whose system calls are timed, every one of them.
@@ -95,43 +94,47 @@ impl Latency {
     ///
     /// # Errors
     /// Why not, in words.
-    fn attach(&mut self, program: &'static str) -> std::result::Result<(), String> {
-        if !self.links.contains_key(program) {
-            let link = attach::btf_tracepoint(&mut self.ebpf, program)?;
-            self.links.insert(program, link);
+    fn attach(&mut self, spec: &'static ProbeSpec) -> std::result::Result<(), String> {
+        if !self.links.contains_key(spec.program) {
+            let link = attach::tracepoint(&mut self.ebpf, spec)?;
+            self.links.insert(spec.program, link);
         }
         Ok(())
     }
 
-    fn detach(&mut self, program: &'static str) {
-        if let Some(link) = self.links.remove(program) {
-            attach::detach_btf_tracepoint(&mut self.ebpf, program, link);
+    fn detach(&mut self, spec: &'static ProbeSpec) {
+        if let Some(link) = self.links.remove(spec.program) {
+            attach::detach(&mut self.ebpf, spec.program, link);
         }
     }
 
     fn attach_always_on(&mut self) {
         for index in 0..self.probes.len() {
             let ProbeState { spec, state, .. } = self.probes[index];
-            if spec.purpose == Purpose::Latency
-                && state != State::Off
-                && let Err(reason) = self.attach(spec.program)
-            {
+            if spec.purpose == Purpose::SystemCalls || state == State::Off {
+                continue;
+            }
+            if let Err(reason) = self.attach(spec) {
                 self.probes[index].turn_off(reason);
             }
         }
     }
 
-    /// Detaches a probe of latency for want of budget, or attaches it again. What it counted stays.
-    pub fn pause(&mut self, name: &str, paused: bool) {
-        let Some(index) = self.probes.iter().position(|probe| probe.spec.name == name) else { return };
-        let spec = self.probes[index].spec;
-        if paused {
-            self.detach(spec.program);
-            self.probes[index].rest(PAUSED);
-        } else if self.probes[index].reason == PAUSED {
-            match self.attach(spec.program) {
-                Ok(()) => self.probes[index].turn_on(),
-                Err(reason) => self.probes[index].turn_off(reason),
+    /// Detaches a group of probes of latency (see [`ProbeSpec::group`]), or attaches it again. What they counted stays.
+    pub fn pause(&mut self, group: &str, paused: bool) {
+        for index in 0..self.probes.len() {
+            let ProbeState { spec, state, ref reason } = self.probes[index];
+            if spec.group() != group || spec.purpose != Purpose::Latency {
+                continue;
+            }
+            if paused && state == State::On {
+                self.detach(spec);
+                self.probes[index].rest(PAUSED);
+            } else if !paused && reason == PAUSED {
+                match self.attach(spec) {
+                    Ok(()) => self.probes[index].turn_on(),
+                    Err(reason) => self.probes[index].turn_off(reason),
+                }
             }
         }
     }
@@ -176,12 +179,12 @@ impl Latency {
                 continue;
             }
             if *whose == SystemCalls::Off {
-                self.detach(spec.program);
+                self.detach(spec);
                 if state == State::On {
                     self.probes[index].rest(NOT_ASKED_FOR);
                 }
             } else if state != State::Off || reason == NOT_ASKED_FOR {
-                self.attach(spec.program).map_err(failed)?;
+                self.attach(spec).map_err(failed)?;
                 self.probes[index].turn_on();
             } else {
                 return Err(failed(reason.clone()));
@@ -203,7 +206,7 @@ impl Latency {
 pub(super) const NOT_ASKED_FOR: &str = "attached only while every system call is timed";
 
 /// Why a probe is off that [`Latency::pause`] has detached.
-const PAUSED: &str = "detached to stay within the budget";
+const PAUSED: &str = "detached, for the budget or by the configuration";
 
 /// What the kernel measured of a program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -234,16 +237,19 @@ fn load_probes(ebpf: &mut Ebpf, probes: &mut [ProbeState], disabled: &[String]) 
         )
     })?;
     let kernel = preflight::kernel_version();
+    // Half of a measurement is none: its other end goes, too.
+    let named = PROBES.iter().filter(|spec| disabled.iter().any(|name| name == spec.name));
+    let disabled: Vec<&str> = named.map(ProbeSpec::group).collect();
     for probe in probes {
         let spec = probe.spec;
-        let outcome = if disabled.iter().any(|name| name == spec.name) {
+        let outcome = if disabled.contains(&spec.group()) {
             Err("the configuration leaves it out".into())
         } else if kernel < spec.oldest_kernel {
             let (major, minor) = (spec.oldest_kernel.major, spec.oldest_kernel.minor);
             Err(format!("it needs Linux {major}.{minor} or newer"))
         } else {
             match spec.attach {
-                Attach::RawTracepoint(event) => attach::raw_tracepoint(ebpf, spec.program, event),
+                Attach::RawTracepoint(_) => attach::load_raw_tracepoint(ebpf, spec.program),
                 Attach::BtfTracepoint(event) => {
                     attach::load_btf_tracepoint(ebpf, spec.program, event, &types)
                 }
