@@ -88,10 +88,10 @@ impl Pipeline {
 
     /// Reads everything once.
     pub fn turn(&mut self) -> Turn {
-        self.own.begin();
         if self.costs.evaluated.elapsed() >= EVALUATE_EVERY {
             self.keep_budget();
         }
+        self.own.begin();
         if !self.settings.full_services.is_empty() {
             // Their processes come and go.
             self.choose_system_calls();

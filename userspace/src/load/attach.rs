@@ -67,11 +67,20 @@ pub(super) fn load_btf_tracepoint(
     program_of::<BtfTracePoint>(ebpf, program)?.load(event, types).map_err(|error| explain(&error))
 }
 
+/// How the reason begins where a kernel does not have a tracepoint: nothing to be warned of.
+pub(super) const ABSENT: &str = "this kernel has no tracepoint ";
+
 /// Attaches the loaded program of a probe at a tracepoint.
 pub(super) fn tracepoint(ebpf: &mut Ebpf, spec: &ProbeSpec) -> Result<Link, String> {
     let link = match spec.attach {
         Attach::RawTracepoint(event) => {
-            program_of::<RawTracePoint>(ebpf, spec.program)?.attach(event).map(Link::Raw)
+            let link = program_of::<RawTracePoint>(ebpf, spec.program)?.attach(event).map(Link::Raw);
+            if matches!(&link, Err(ProgramError::SyscallError(error))
+                if error.io_error.kind() == io::ErrorKind::NotFound)
+            {
+                return Err(format!("{ABSENT}{event} (its module may not be loaded)"));
+            }
+            link
         }
         Attach::BtfTracepoint(_) => {
             program_of::<BtfTracePoint>(ebpf, spec.program)?.attach().map(Link::Typed)

@@ -114,8 +114,10 @@ impl Latency {
             if spec.purpose == Purpose::SystemCalls || state == State::Off {
                 continue;
             }
-            if let Err(reason) = self.attach(spec) {
-                self.probes[index].turn_off(reason);
+            match self.attach(spec) {
+                Err(reason) if reason.starts_with(attach::ABSENT) => self.probes[index].rest(&reason),
+                Err(reason) => self.probes[index].turn_off(reason),
+                Ok(()) => {}
             }
         }
     }
