@@ -46,7 +46,12 @@ pub(super) fn raw_tracepoint(ebpf: &mut Ebpf, program: &str, event: &str) -> Res
         .try_into()
         .map_err(|error: ProgramError| explain(&error))?;
     program.load().map_err(|error| explain(&error))?;
-    program.attach(event).map(drop).map_err(|error| explain(&error))
+    program.attach(event).map(drop).map_err(|error| match &error {
+        ProgramError::SyscallError(call) if call.io_error.kind() == io::ErrorKind::NotFound => {
+            format!("the kernel has no tracepoint {event}: it was built without, or the module is not loaded")
+        }
+        _ => explain(&error),
+    })
 }
 
 /// Loads a program for the typed tracepoint `event`, without attaching it, in words of failure.

@@ -155,13 +155,15 @@ const OPTIONAL_MEMBERS: &[(&str, &[(&str, &str)])] = &[
     ("TASK_RUN_DELAY", &[("task_struct", "sched_info.run_delay")]),
     ("TASK_ARRIVALS", &[("task_struct", "sched_info.pcount")]),
     ("SOCK_PROTOCOL", &[("sock", "sk_protocol")]),
+    ("SOCK_STATE", &[("sock_common", "skc_state")]),
+    ("SOCK_SOCKET", &[("sock", "sk_socket")]),
     ("SOCK_FAMILY", &[("sock_common", "skc_family")]),
     ("SOCK_LOCAL_PORT", &[("sock_common", "skc_num")]),
     ("SOCK_REMOTE_PORT", &[("sock_common", "skc_dport")]),
     ("SOCK_ERROR", &[("sock", "sk_err")]),
     ("SOCK_SOFT_ERROR", &[("sock", "sk_err_soft")]),
     ("TCP_SMOOTHED_RTT", &[("tcp_sock", "srtt_us")]),
-    ("TCP_LAST_SEGMENT", &[("tcp_sock", "tcp_mstamp")]),
+    ("TCP_LAST_DATA", &[("inet_connection_sock", "icsk_ack.lrcvtime")]),
     ("TCP_BIND_BUCKET", &[("inet_connection_sock", "icsk_bind_hash")]),
     ("BUCKET_REUSE", &[("inet_bind_bucket", "fastreuse")]),
     ("REQUEST_BYTES", &[("request", "__data_len")]),
@@ -173,6 +175,8 @@ const OPTIONAL_MEMBERS: &[(&str, &[(&str, &str)])] = &[
     ("REQUEST_DISK", &[("request", "rq_disk")]),
     ("DISK_MAJOR", &[("gendisk", "major")]),
     ("DISK_FIRST_MINOR", &[("gendisk", "first_minor")]),
+    ("MAPPING_HOST", &[("address_space", "host")]),
+    ("INODE_BYTES", &[("inode", "i_size")]),
     ("FOLIO_FLAGS", &[("folio", "flags")]),
     // The lowest byte of the former since 6.6.
     ("FOLIO_ORDER", &[("folio", "_folio_order"), ("folio", "_flags_1")]),
@@ -203,7 +207,7 @@ pub fn offsets() -> Result<Offsets> {
     let unusable = |error: btf::BtfError| Error::kernel(error.to_string(), mend);
     let optional = OPTIONAL_MEMBERS.iter().flat_map(|(_, members)| members.iter());
     let mut wanted: Vec<&str> = MEMBERS.iter().map(|(_, structure, _)| *structure).collect();
-    wanted.extend(optional.flat_map(|(structure, member)| [*structure, outer(member)]));
+    wanted.extend(optional.map(|(structure, _)| *structure));
     wanted.push("upid");
     wanted.extend(FLAGS.iter().map(|(_, enumeration, _)| *enumeration));
     wanted.extend(ARGUMENTS.iter().map(|(_, tracepoint)| *tracepoint));
@@ -214,7 +218,8 @@ pub fn offsets() -> Result<Offsets> {
     }
     offsets.push(("UPID_BYTES", types.size("upid").map_err(unusable)?));
     for &(constant, members) in OPTIONAL_MEMBERS {
-        let found = members.iter().find_map(|(structure, member)| nested_offset(&types, structure, member));
+        let found =
+            members.iter().find_map(|(structure, member)| types.member_offset(structure, member).ok());
         offsets.extend(found.map(|offset| (constant, offset)));
     }
     for &(constant, tracepoint) in ARGUMENTS {
@@ -231,18 +236,6 @@ pub fn offsets() -> Result<Offsets> {
         }
     }
     Ok(offsets)
-}
-
-/// The offset of `member`, or, of `a.b`, that of `a` plus that of `b` within the struct that is named as the member `a` is.
-fn nested_offset(types: &Btf<'_>, structure: &str, member: &str) -> Option<u32> {
-    let Some((first, rest)) = member.split_once('.') else {
-        return types.member_offset(structure, member).ok();
-    };
-    Some(types.member_offset(structure, first).ok()? + types.member_offset(first, rest).ok()?)
-}
-
-fn outer(member: &str) -> &str {
-    member.split_once('.').map_or(member, |(first, _)| first)
 }
 
 /// The state of one thing that a capture may need.
