@@ -144,7 +144,7 @@ fn what_costs_too_much_is_given_up_and_told() {
         agent.figure(&format!("hostscope_agent_probe_state{{probe=\"syscall_exit\",state=\"{state}\"}}"))
     };
     assert!(state("on") > 0.5);
-    wait_for("the first step", Duration::from_secs(60), || {
+    wait_for("the first step", Duration::from_mins(1), || {
         (agent.figure("hostscope_agent_budget_level") > 0.5).then_some(())
     });
     assert!(agent.figure("hostscope_agent_budget_ratio") > 1.0);

@@ -32,7 +32,15 @@ fn every_probe_is_on() {
     let probes = report["probes"].as_array().unwrap();
     assert_eq!(probes.len(), PROBES.len());
     for finding in probes.iter().chain(report["checks"].as_array().unwrap()) {
-        assert_eq!(finding["state"], "on", "{finding}");
+        // f2fs is a module that few load; what a kernel is too old for is off by its release, and says so.
+        let detail = finding["detail"].as_str().unwrap();
+        if finding["name"].as_str().unwrap().starts_with("f2fs_") && detail.contains("has no tracepoint")
+            || detail.starts_with("it needs Linux")
+        {
+            assert_eq!(finding["state"], "off", "{finding}");
+        } else {
+            assert_eq!(finding["state"], "on", "{finding}");
+        }
     }
 }
 

@@ -101,6 +101,12 @@ impl Request {
     /// A key of its device and operation, whose family the caller sets.
     #[inline(always)]
     fn key(self) -> RowKey {
-        RowKey { start_time_ns: 0, subject: self.device(), family: 0, label: self.operation() as u8, detail: 0 }
+        RowKey {
+            start_time_ns: 0,
+            subject: self.device(),
+            family: 0,
+            label: self.operation() as u8,
+            detail: 0,
+        }
     }
 }

@@ -5,15 +5,16 @@ use aya_ebpf::btf_maps;
 use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, ProgramArray, Queue, RingBuf};
 use hostscope_wire::limits::{
-    COUNTS_ENTRIES, EVENTS_BYTES, ISSUED_REQUESTS_ENTRIES, ROW_CACHE_SLOTS, ROWS_ENTRIES, SENT_ENTRIES,
-    SPANS_ENTRIES, SYSCALL_PROCESSES_ENTRIES, TARGETS_ENTRIES, THREAD_SLOTS_ENTRIES, THREADS_ENTRIES, UNWIND_MAPPINGS_ENTRIES, UNWIND_PROCESSES_ENTRIES,
-    UNWIND_TABLES_ENTRIES,
+    COUNTS_ENTRIES, EVENTS_BYTES, ISSUED_REQUESTS_ENTRIES, PAGE_READS_ENTRIES, ROW_CACHE_SLOTS, ROWS_ENTRIES,
+    SENT_ENTRIES, SPANS_ENTRIES, SYSCALL_PROCESSES_ENTRIES, TARGETS_ENTRIES, THREAD_SLOTS_ENTRIES,
+    THREADS_ENTRIES, UNWIND_MAPPINGS_ENTRIES, UNWIND_PROCESSES_ENTRIES, UNWIND_TABLES_ENTRIES,
 };
 use hostscope_wire::loss::Loss;
 use hostscope_wire::row::{Row, RowKey};
 use hostscope_wire::stack::{CountKey, StackRecord};
 use hostscope_wire::unwind::{Block, MappingEntry, ProcessEntry};
 
+use crate::memory::PageRead;
 use crate::syscall::Running;
 use crate::unwind::Walk;
 
@@ -165,6 +166,10 @@ pub static SPANS: HashMap<u64, u64> = HashMap::with_max_entries(SPANS_ENTRIES, 0
 #[map]
 pub static SOFTIRQ_SINCE: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
+/// The last read of a file by threads, by the lower bits of their id.
+#[map]
+pub static PAGE_READS: Array<PageRead> = Array::with_max_entries(PAGE_READS_ENTRIES, 0);
+
 /// The system call that each CPU is in.
 #[map]
 pub static RUNNING_SYSCALL: PerCpuArray<Running> = PerCpuArray::with_max_entries(1, 0);
@@ -286,8 +291,10 @@ constants! {
     SOCK_SOFT_ERROR, sock_soft_error: u32;
     /// Offset of `tcp_sock.srtt_us`.
     TCP_SMOOTHED_RTT, tcp_smoothed_rtt: u32;
-    /// Offset of `tcp_sock.tcp_mstamp`.
-    TCP_LAST_SEGMENT, tcp_last_segment: u32;
+    /// Offset of `inet_connection_sock.icsk_ack.lrcvtime`.
+    TCP_LAST_DATA, tcp_last_data: u32;
+    /// The length of a tick, in nanoseconds: the unit of jiffies.
+    TICK_NS, tick_ns: u32;
     /// Offset of `inet_connection_sock.icsk_bind_hash`.
     TCP_BIND_BUCKET, tcp_bind_bucket: u32;
     /// Offset of `inet_bind_bucket.fastreuse`.
@@ -320,4 +327,12 @@ constants! {
     FOLIO_ORDER, folio_order: u32;
     /// The flag of a folio that has an order; 0 where the kernel has no folios.
     FOLIO_HEAD_MASK, folio_head_mask: u32;
+    /// Offset of `address_space.host`.
+    MAPPING_HOST, mapping_host: u32;
+    /// Offset of `inode.i_size`.
+    INODE_BYTES, inode_bytes: u32;
+    /// Offset of `sock_common.skc_state`.
+    SOCK_STATE, sock_state: u32;
+    /// Offset of `sock.sk_socket`.
+    SOCK_SOCKET, sock_socket: u32;
 }

@@ -5,8 +5,10 @@
 //! a78282e2c94f; older kernels count misses only). A page that was just read in for a reader is both, so that hits are all accesses and
 //! misses what had to be brought in for them or ahead of them.
 
+use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
+use hostscope_wire::limits::PAGE_READS_ENTRIES;
 use hostscope_wire::row::{CacheResult, Family, RowKey};
 
 use crate::sock::UNKNOWN;
@@ -17,8 +19,18 @@ use crate::{maps, rows, threads};
 /// A page cache entry has at most 2^9 pages on x86-64 (`MAX_PAGECACHE_ORDER`, include/linux/pagemap.h).
 const MAX_ORDER: u8 = 9;
 
-/// Pages of one read at most: `MAX_RW_COUNT` is 2 GB (include/linux/fs.h).
-const MAX_READ_PAGES: u64 = 1 << 19;
+/// Bytes of a page by their logarithm (`PAGE_SHIFT` of x86-64).
+const PAGE_SHIFT: u32 = 12;
+
+/// A thread's last read, as far as it was told.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct PageRead {
+    mapping: u64,
+    first: u64,
+    end: u64,
+    tid: u64,
+}
 
 /// `mark_victim(struct task_struct *task, uid_t uid)`, run by whoever wants memory; before 6.9 (commit 72ba14deb40a) `mark_victim(int pid)`
 /// with the id of a thread.
@@ -27,10 +39,8 @@ pub fn oom_kill(context: BtfTracePointContext) -> i32 {
     let victim = if maps::victim_arguments() > 1 {
         TypedTask::from_argument(&context, 0).process()
     } else {
-        threads::get(context.arg(0)).map_or(UNKNOWN, |thread| Process {
-            start_time_ns: thread.start_time_ns,
-            tgid: thread.tgid,
-        })
+        threads::get(context.arg(0))
+            .map_or(UNKNOWN, |thread| Process { start_time_ns: thread.start_time_ns, tgid: thread.tgid })
     };
     rows::count(&RowKey { family: Family::OomKills as u8, ..victim.key() }, 1);
     0
@@ -91,11 +101,30 @@ pub fn page_cache_add(context: BtfTracePointContext) -> i32 {
     accessed(CacheResult::Miss, pages)
 }
 
-/// `mm_filemap_get_pages(struct address_space *mapping, pgoff_t index, pgoff_t last_index)`: a read was given these.
+/// `mm_filemap_get_pages(struct address_space *mapping, pgoff_t index, pgoff_t last_index)`: a read was given pages, all or the
+/// first of these. It is told again of the rest, for which it must not count; nor for what it asks for beyond the file's end.
 #[btf_tracepoint(function = "mm_filemap_get_pages")]
 pub fn page_cache_read(context: BtfTracePointContext) -> i32 {
+    let mapping: *const u8 = context.arg(0);
     let (first, last): (u64, u64) = (context.arg(1), context.arg(2));
-    accessed(CacheResult::Hit, last.saturating_sub(first).min(MAX_READ_PAGES) + 1)
+    // SAFETY: typed pointers of the kernel plus the offsets of members: the verifier checks both.
+    let bytes: u64 = unsafe {
+        let inode: *const u8 = core::ptr::read_volatile(mapping.add(maps::mapping_host() as usize).cast());
+        core::ptr::read_volatile(inode.add(maps::inode_bytes() as usize).cast())
+    };
+    let file_pages = (bytes + (1 << PAGE_SHIFT) - 1) >> PAGE_SHIFT;
+    let end = file_pages.min(last + 1);
+    let tid = bpf_get_current_pid_tgid() as u32;
+    let Some(before) = maps::PAGE_READS.get_ptr_mut(tid & (PAGE_READS_ENTRIES - 1)) else { return 0 };
+    let read = PageRead { mapping: mapping as u64, first, end, tid: u64::from(tid) };
+    // SAFETY: an element of this thread, or, where two share one, of none: what they make of each other's counts a rest again.
+    let before = unsafe { core::ptr::replace(before, read) };
+    let goes_on =
+        before.mapping == read.mapping && before.end == end && before.first < first && before.tid == read.tid;
+    if first >= end || goes_on {
+        return 0;
+    }
+    accessed(CacheResult::Hit, end - first)
 }
 
 /// `mm_filemap_map_pages(struct address_space *mapping, pgoff_t start_pgoff, pgoff_t end_pgoff)`: a fault maps what the cache has around

@@ -5,17 +5,23 @@
 //!
 //! How long a connection waits to be served: no tracepoint tells of accept itself, so the end of the wait is the first send or
 //! receive of a process on the connection, failed ones included; the server's way from accept to there counts as well. Where that is
-//! a receive, the wait begins only with the last segment that arrived: before, the server had nothing to do, may long have accepted
-//! and waited itself. So a client that is slow to ask is not held against the server, and one that sends several segments makes
-//! the wait look shorter by the time between them.
+//! a receive, the wait begins only when data last arrived: before, the server had nothing to do, may long have accepted and waited
+//! itself, so that a client that is slow to ask is not held against it. The kernel keeps that moment in ticks (1 to 10 ms), so it is
+//! used only where it is later than the connection's own begin by more than one. Two biases are left: a client that sends again
+//! makes the wait look shorter, and one that asks within a tick after connecting may make it look longer by that. Connections
+//! that end before anybody accepted them have waited until then; those closed without a word are not counted.
+//!
+//! Cost on a 2-core virtual machine (kernel 6.18): about 190 ns a message on TCP, measured by the kernel's statistics of programs,
+//! which add some 30 ns of their own.
 
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 use hostscope_wire::row::{Direction, Family, Role, RowKey, Transport};
 
 use crate::sock::{Connection, Sock, part};
+use crate::tcp::ESTABLISHED;
 use crate::typed_task::{Process, TypedTask};
-use crate::{now_ns, rows};
+use crate::{maps, now_ns, rows};
 
 /// Round trip times are taken this seldom from a connection: the kernel's own figure is a mean over eight of them, so that
 /// more often would count the same ones again.
@@ -62,10 +68,9 @@ fn converses(sock: Sock, connection: &mut Connection, process: Process, directio
         connection.set_process(process);
         connection.part = sock.tcp().map_or(part::UNKNOWN, |tcp| tcp.part());
     }
-    if connection.untouched != 0 {
-        connection.untouched = 0;
+    if connection.unserved_port != 0 {
         connection.set_process(process);
-        is_served(sock, connection, direction);
+        is_served(sock, connection, matches!(direction, Direction::Received), bytes);
     }
     if bytes == 0 {
         return;
@@ -92,15 +97,27 @@ fn converses(sock: Sock, connection: &mut Connection, process: Process, directio
 }
 
 #[inline(never)]
-fn is_served(sock: Sock, connection: &mut Connection, direction: Direction) {
-    let mut since_ns = connection.established_ns;
-    if matches!(direction, Direction::Received)
-        && let Some(tcp) = sock.tcp()
-    {
-        since_ns = since_ns.max(tcp.last_segment_ns());
+fn is_served(sock: Sock, connection: &mut Connection, received: bool, bytes: u32) {
+    let port = core::mem::take(&mut connection.unserved_port);
+    let mut wait_ns = now_ns().wrapping_sub(connection.established_ns);
+    if received {
+        if bytes == 0 && u32::from(sock.state()) != ESTABLISHED {
+            return; // closed without a word
+        }
+        let ticks = sock.tcp().map_or(u32::MAX, |tcp| tcp.ticks_since_data());
+        let tick_ns = u64::from(maps::tick_ns());
+        if (u64::from(ticks) + 1) * tick_ns < wait_ns {
+            wait_ns = u64::from(ticks) * tick_ns;
+        }
     }
-    let key = RowKey { label: 0, detail: sock.local_port(), ..connection.key(Family::TcpAcceptQueue) };
-    rows::observe(&key, now_ns().saturating_sub(since_ns));
+    observe_wait(connection, port, wait_ns);
+}
+
+/// Counts how long a connection waited to be served.
+#[inline(always)]
+pub fn observe_wait(connection: &Connection, port: u16, wait_ns: u64) {
+    let key = RowKey { label: 0, detail: port, ..connection.key(Family::TcpAcceptQueue) };
+    rows::observe(&key, wait_ns);
 }
 
 /// Counts the round trip time as the kernel has it now.

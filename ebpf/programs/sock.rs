@@ -4,7 +4,7 @@
 //! mix the two up (measured: wrong under churn). Tracing programs may use it since 5.11 (commit 8e4597c627fb).
 
 use aya_ebpf::bindings::{BPF_F_CLONE, BPF_F_NO_PREALLOC, BPF_SK_STORAGE_GET_F_CREATE, bpf_map_type};
-use aya_ebpf::helpers::generated::{bpf_sk_storage_get, bpf_skc_to_tcp_sock};
+use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_sk_storage_get, bpf_skc_to_tcp_sock};
 use aya_ebpf::macros::btf_map;
 use aya_ebpf::programs::BtfTracePointContext;
 use hostscope_wire::row::{Role, RowKey, Transport, UNKNOWN_PROCESS};
@@ -29,8 +29,8 @@ pub struct Connection {
     pub tgid: u32,
     /// One of [`part`].
     pub part: u16,
-    /// 1 from established until a process first sends or receives on a connection that the kernel took for a listener.
-    pub untouched: u16,
+    /// The listener's port, from established until a process first sends or receives; 0 for all others.
+    pub unserved_port: u16,
 }
 
 /// What a socket is in its connection.
@@ -116,6 +116,18 @@ impl Sock {
             AF_UNIX => Transport::Unix,
             _ => Transport::Other,
         }
+    }
+
+    /// Its state in TCP (include/net/tcp_states.h).
+    #[inline(always)]
+    pub fn state(self) -> u8 {
+        load(self.0, maps::sock_state())
+    }
+
+    /// Whether a process has it. A connection has none before accept, and none any more after close.
+    #[inline(always)]
+    pub fn is_open(self) -> bool {
+        load::<u64>(self.0, maps::sock_socket()) != 0
     }
 
     /// Its own port.
@@ -222,11 +234,12 @@ impl TcpSock {
         u64::from(load::<u32>(self.0, maps::tcp_smoothed_rtt())) * 1000 / 8
     }
 
-    /// When a segment last arrived or was sent, by `CLOCK_MONOTONIC`.
+    /// How many ticks ago data last arrived; where none has, since the connection was made.
     #[inline(always)]
-    pub fn last_segment_ns(self) -> u64 {
-        // Microseconds (`tcp_mstamp_refresh`, net/ipv4/tcp_output.c).
-        load::<u64>(self.0, maps::tcp_last_segment()) * 1000
+    pub fn ticks_since_data(self) -> u32 {
+        // SAFETY: the helper has no precondition.
+        let now = unsafe { bpf_jiffies64() } as u32;
+        now.wrapping_sub(load(self.0, maps::tcp_last_data()))
     }
 
     /// Which end it is, told from its local port: the kernel marks a port that connect chose (`fastreuse` of −1,

@@ -92,5 +92,9 @@ pub fn take_running(tid: u32, known_ns: u64) -> u64 {
     let Some(running) = maps::RUNNING_SYSCALL.get_ptr_mut(0) else { return known_ns };
     // SAFETY: this CPU's own element.
     let running = unsafe { &mut *running };
-    if running.since_ns != 0 && running.tid == tid { core::mem::take(&mut running.since_ns) } else { known_ns }
+    if running.since_ns != 0 && running.tid == tid {
+        core::mem::take(&mut running.since_ns)
+    } else {
+        known_ns
+    }
 }

@@ -12,10 +12,11 @@ use crate::typed_task::{Process, TypedTask};
 use crate::{maps, now_ns, rows};
 
 /// States (include/net/tcp_states.h).
-const ESTABLISHED: u32 = 1;
+pub const ESTABLISHED: u32 = 1;
 const SYN_SENT: u32 = 2;
 const SYN_RECEIVED: u32 = 3;
 const CLOSED: u32 = 7;
+const CLOSE_WAIT: u32 = 8;
 const LISTEN: u32 = 10;
 
 /// `ECONNABORTED`.
@@ -33,7 +34,7 @@ pub fn tcp_state(context: BtfTracePointContext) -> i32 {
         SYN_SENT | LISTEN => is_used(sock, new),
         SYN_RECEIVED if old != SYN_SENT => is_taken(sock),
         ESTABLISHED => is_established(sock),
-        CLOSED => is_closed(sock),
+        CLOSED => is_closed(sock, old),
         _ => {}
     }
     0
@@ -49,7 +50,7 @@ fn is_used(sock: Sock, state: u32) {
     connection.established_ns = 0;
     connection.request_ns = 0;
     connection.rtt_taken_ns = 0;
-    connection.untouched = 0;
+    connection.unserved_port = 0;
 }
 
 /// A handshake with a listener of this host is done but for its last step; the socket was just made.
@@ -70,12 +71,12 @@ fn is_established(sock: Sock) {
     if connection.connect_ns != 0 {
         connect_ends(connection, 0, now_ns);
     } else if connection.part == part::SERVER {
-        connection.untouched = 1;
+        connection.unserved_port = sock.local_port();
     }
 }
 
 #[inline(always)]
-fn is_closed(sock: Sock) {
+fn is_closed(sock: Sock, old: u32) {
     let Some(connection) = sock.known_connection() else { return };
     if connection.part == part::NEW {
         return;
@@ -85,13 +86,18 @@ fn is_closed(sock: Sock) {
         let error = sock.error() as u8;
         connect_ends(connection, if error == 0 { ABORTED } else { error }, now_ns);
     } else if connection.established_ns != 0 {
-        rows::observe(&connection.key(Family::TcpLifetime), now_ns.wrapping_sub(connection.established_ns));
+        let lifetime_ns = now_ns.wrapping_sub(connection.established_ns);
+        rows::observe(&connection.key(Family::TcpLifetime), lifetime_ns);
+        // The client reset it, or the listener went, before anybody accepted it.
+        if connection.unserved_port != 0 && matches!(old, ESTABLISHED | CLOSE_WAIT) && !sock.is_open() {
+            crate::messages::observe_wait(connection, connection.unserved_port, lifetime_ns);
+        }
     }
     if connection.part != part::LISTENER {
         crate::messages::observe_rtt(sock, connection);
     }
     connection.established_ns = 0;
-    connection.untouched = 0;
+    connection.unserved_port = 0;
 }
 
 #[inline(always)]

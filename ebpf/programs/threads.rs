@@ -5,8 +5,8 @@
 use hostscope_wire::limits::THREAD_SLOTS_ENTRIES;
 use hostscope_wire::loss::Loss;
 
-use crate::maps::{THREAD_SLOTS, THREADS, Thread};
 use crate::emit;
+use crate::maps::{THREAD_SLOTS, THREADS, Thread};
 
 /// The entry of the thread `tid`, if it was met.
 #[inline(always)]

@@ -58,6 +58,11 @@ pub const ISSUED_REQUESTS_ENTRIES: u32 = 8192;
 /// entry.
 pub const SPANS_ENTRIES: u32 = 4096;
 
+/// Threads whose reads of files are told from each other; a power of two. Two that read long pieces in one slot at once cost each
+/// other some accuracy only.
+pub const PAGE_READS_ENTRIES: u32 = 1024;
+
+const _: () = assert!(PAGE_READS_ENTRIES.is_power_of_two(), "it is used as a mask");
 const _: () = assert!(ROW_CACHE_SLOTS.is_power_of_two(), "it is used as a mask");
 const _: () = assert!(THREAD_SLOTS_ENTRIES.is_power_of_two(), "it is used as a mask");
 

@@ -19,7 +19,7 @@ pub enum Family {
     SyscallErrors = 4,
     /// Time of a TCP connect. Label: errno, 0 where it was established.
     TcpConnect = 5,
-    /// Time from when a connection was established (or its request had come, if that was later) to the first send or receive of a
+    /// Time from when a connection was established (or data had come, if that was later) to the first send or receive of a
     /// process on it: its wait for accept, and what its server did from there. Detail: the local port.
     TcpAcceptQueue = 6,
     /// Time from the first byte of a request to the first byte of its response. Label: a [`Role`]; detail: the server's port.

@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::capture::{self, Stop};
 use crate::config::{CaptureSettings, Kind, Target, UnwindSettings};
 use crate::error::{Error, Result};
+use crate::load::latency::{Latency, LatencySettings};
 use crate::load::preflight::{self, Finding, State};
 use crate::load::{self, Filter, Kernel, LoadSettings};
 use crate::targets::tables::TableFigures;
@@ -60,13 +61,29 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
             (vec![finding], error.class.exit_status())
         }
     };
-    let mut checks = checks;
+    let (mut checks, mut probes) = (checks, probes);
     if status == 0 {
+        let more = latency_probes(&probes);
+        probes.extend(more);
         checks.extend(unwinding());
     }
     let report = Report { version: env!("CARGO_PKG_VERSION"), checks, probes };
     print(&report, arguments.json)?;
     Ok(ExitCode::from(status))
+}
+
+/// The probes that only latency has, tried as well.
+fn latency_probes(known: &[Finding]) -> Vec<Finding> {
+    match Latency::load(&LatencySettings::default()) {
+        Ok(latency) => {
+            let mut findings = load::probe_findings(&latency.probes);
+            findings.retain(|finding| known.iter().all(|known| known.name != finding.name));
+            findings
+        }
+        Err(error) => {
+            vec![Finding { name: "latency", state: State::Off, detail: error.what, mend: error.mend }]
+        }
+    }
 }
 
 /// How well user stacks are walked, tried on everything that runs here for a second.

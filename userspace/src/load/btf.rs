@@ -147,7 +147,7 @@ impl<'a> Btf<'a> {
         rest.iter().position(|&byte| byte == 0).map(|end| &rest[..end])
     }
 
-    /// The offset in bytes of `member` within `structure`, through anonymous structs and unions.
+    /// The offset in bytes of `member` within `structure`, through anonymous structs and unions; `a.b` is the member `b` of `a`.
     ///
     /// # Errors
     /// Which of both does not exist.
@@ -162,7 +162,12 @@ impl<'a> Btf<'a> {
     pub fn member_bit_offset(&self, structure: &str, member: &str) -> Result<u32, BtfError> {
         let &id =
             self.structs.get(structure.as_bytes()).ok_or_else(|| BtfError::NoStruct(structure.to_owned()))?;
-        self.find(id, member.as_bytes(), 0).ok_or_else(|| BtfError::NoMember(format!("{structure}.{member}")))
+        let missing = || BtfError::NoMember(format!("{structure}.{member}"));
+        let step = |(bits, id): (u32, u32), name: &str| {
+            let (offset, inner) = self.find(id, name.as_bytes(), 0)?;
+            Some((bits.checked_add(offset)?, inner))
+        };
+        member.split('.').try_fold((0, id), step).map(|(bits, _)| bits).ok_or_else(missing)
     }
 
     /// The size of `structure` in bytes.
@@ -203,8 +208,8 @@ impl<'a> Btf<'a> {
         u32_at(self.types, place + at)
     }
 
-    /// The offset in bits of a member of type `id`.
-    fn find(&self, id: u32, wanted: &[u8], nesting: u32) -> Option<u32> {
+    /// The offset in bits of a member of type `id`, and its own type.
+    fn find(&self, id: u32, wanted: &[u8], nesting: u32) -> Option<(u32, u32)> {
         if nesting > MAX_NESTING {
             return None;
         }
@@ -221,11 +226,11 @@ impl<'a> Btf<'a> {
             // With bit fields in the struct the upper byte of an offset is the field's width.
             let offset = if bitfields { offset & 0x00ff_ffff } else { offset };
             if name == 0 {
-                if let Some(inner) = self.find(member_type, wanted, nesting + 1) {
-                    return offset.checked_add(inner);
+                if let Some((inner, found)) = self.find(member_type, wanted, nesting + 1) {
+                    return Some((offset.checked_add(inner)?, found));
                 }
             } else if self.string(name) == Some(wanted) {
-                return Some(offset);
+                return Some((offset, member_type));
             }
         }
         None
@@ -263,6 +268,9 @@ mod tests {
         assert_eq!(btf.member_offset("task_struct", "pid").expect("pid") + 4, tgid);
         assert_eq!(btf.size("upid").expect("upid"), 16);
         assert_eq!(btf.member_offset("upid", "nr").expect("nr"), 0);
+        let (inner, outer) = ("sched_info.run_delay", "sched_info");
+        let place = |member| btf.member_offset("task_struct", member).expect(member);
+        assert!(place(inner) > place(outer));
         assert_eq!(
             btf.member_offset("task_struct", "nonsense"),
             Err(BtfError::NoMember("task_struct.nonsense".into()))

@@ -9,6 +9,8 @@ use hostscope_wire::PROBES;
 use hostscope_wire::limits::{EVENTS_WAKE_FRACTION, ROWS_ENTRIES, THREADS_ENTRIES, filter};
 use hostscope_wire::spec::{Attach, KernelVersion, ProbeSpec, Purpose};
 
+use rustix::time::{ClockId, clock_getres};
+
 use super::object::{self, Constant};
 use super::preflight::{self, State};
 use super::rows::Rows;
@@ -273,6 +275,8 @@ fn constants() -> Result<Vec<(&'static str, Constant)>> {
         ("FILTER_MODE", Constant::Word(filter::HOST)),
         ("WAKE_BYTES", Constant::Long(u64::from(EVENTS_BYTES) / EVENTS_WAKE_FRACTION)),
         ("HAS_RUN_DELAY", Constant::Word(has("TASK_RUN_DELAY"))),
+        // The coarse clocks go in the kernel's ticks (`TICK_NSEC`; hrtimer_resolution and ktime_get_coarse in kernel/time).
+        ("TICK_NS", Constant::Word(clock_getres(ClockId::MonotonicCoarse).tv_nsec as u32)),
         ("HAS_QUEUE_DISK", Constant::Word(has("QUEUE_DISK"))),
         ("HAS_PREVIOUS_STATE", Constant::Word(has_state)),
     ])

@@ -151,23 +151,25 @@ const OPTIONAL_MEMBERS: &[(&str, &[(&str, &str)])] = &[
     ("SIGNAL_RUNTIME", &[("signal_struct", "sum_sched_runtime")]),
     ("SIGNAL_UTIME", &[("signal_struct", "utime")]),
     ("SIGNAL_STIME", &[("signal_struct", "stime")]),
-    ("TASK_RUNTIME", &[("task_struct", "se:sched_entity.sum_exec_runtime")]),
+    ("TASK_RUNTIME", &[("task_struct", "se.sum_exec_runtime")]),
     ("TASK_UTIME", &[("task_struct", "utime")]),
     ("TASK_STIME", &[("task_struct", "stime")]),
     ("TASK_PID", &[("task_struct", "pid")]),
     ("TASK_FLAGS", &[("task_struct", "flags")]),
     // Renamed in 5.14 (commit 2f064a59a11f).
     ("TASK_STATE", &[("task_struct", "__state"), ("task_struct", "state")]),
-    ("TASK_RUN_DELAY", &[("task_struct", "sched_info:sched_info.run_delay")]),
-    ("TASK_ARRIVALS", &[("task_struct", "sched_info:sched_info.pcount")]),
+    ("TASK_RUN_DELAY", &[("task_struct", "sched_info.run_delay")]),
+    ("TASK_ARRIVALS", &[("task_struct", "sched_info.pcount")]),
     ("SOCK_PROTOCOL", &[("sock", "sk_protocol")]),
+    ("SOCK_STATE", &[("sock_common", "skc_state")]),
+    ("SOCK_SOCKET", &[("sock", "sk_socket")]),
     ("SOCK_FAMILY", &[("sock_common", "skc_family")]),
     ("SOCK_LOCAL_PORT", &[("sock_common", "skc_num")]),
     ("SOCK_REMOTE_PORT", &[("sock_common", "skc_dport")]),
     ("SOCK_ERROR", &[("sock", "sk_err")]),
     ("SOCK_SOFT_ERROR", &[("sock", "sk_err_soft")]),
     ("TCP_SMOOTHED_RTT", &[("tcp_sock", "srtt_us")]),
-    ("TCP_LAST_SEGMENT", &[("tcp_sock", "tcp_mstamp")]),
+    ("TCP_LAST_DATA", &[("inet_connection_sock", "icsk_ack.lrcvtime")]),
     ("TCP_BIND_BUCKET", &[("inet_connection_sock", "icsk_bind_hash")]),
     ("BUCKET_REUSE", &[("inet_bind_bucket", "fastreuse")]),
     ("REQUEST_BYTES", &[("request", "__data_len")]),
@@ -179,6 +181,8 @@ const OPTIONAL_MEMBERS: &[(&str, &[(&str, &str)])] = &[
     ("REQUEST_DISK", &[("request", "rq_disk")]),
     ("DISK_MAJOR", &[("gendisk", "major")]),
     ("DISK_FIRST_MINOR", &[("gendisk", "first_minor")]),
+    ("MAPPING_HOST", &[("address_space", "host")]),
+    ("INODE_BYTES", &[("inode", "i_size")]),
     ("FOLIO_FLAGS", &[("folio", "flags")]),
     // The lowest byte of the former since 6.6.
     ("FOLIO_ORDER", &[("folio", "_folio_order"), ("folio", "_flags_1")]),
@@ -209,9 +213,7 @@ pub fn offsets() -> Result<Offsets> {
     let unusable = |error: btf::BtfError| Error::kernel(error.to_string(), mend);
     let optional = OPTIONAL_MEMBERS.iter().flat_map(|(_, members)| members.iter());
     let mut wanted: Vec<&str> = MEMBERS.iter().map(|(_, structure, _)| *structure).collect();
-    wanted.extend(optional.flat_map(|(structure, member)| {
-        [Some(*structure), nested(member).map(|(_, (inner, _))| inner)].into_iter().flatten()
-    }));
+    wanted.extend(optional.map(|(structure, _)| *structure));
     wanted.push("upid");
     wanted.extend(FLAGS.iter().map(|(_, enumeration, _)| *enumeration));
     wanted.extend(ARGUMENTS.iter().map(|(_, tracepoint)| *tracepoint));
@@ -222,7 +224,8 @@ pub fn offsets() -> Result<Offsets> {
     }
     offsets.push(("UPID_BYTES", types.size("upid").map_err(unusable)?));
     for &(constant, members) in OPTIONAL_MEMBERS {
-        let found = members.iter().find_map(|(structure, member)| nested_offset(&types, structure, member));
+        let found =
+            members.iter().find_map(|(structure, member)| types.member_offset(structure, member).ok());
         offsets.extend(found.map(|offset| (constant, offset)));
     }
     for &(constant, tracepoint) in ARGUMENTS {
@@ -239,20 +242,6 @@ pub fn offsets() -> Result<Offsets> {
         }
     }
     Ok(offsets)
-}
-
-/// The offset of `member`, or, of `a:t.b`, that of the member `a` of type `struct t` plus that of its member `b`.
-fn nested_offset(types: &Btf<'_>, structure: &str, member: &str) -> Option<u32> {
-    let Some((first, (inner, rest))) = nested(member) else {
-        return types.member_offset(structure, member).ok();
-    };
-    Some(types.member_offset(structure, first).ok()? + types.member_offset(inner, rest).ok()?)
-}
-
-/// `a:t.b` as `a`, `t`, `b`.
-fn nested(member: &str) -> Option<(&str, (&str, &str))> {
-    let (first, rest) = member.split_once(':')?;
-    Some((first, rest.split_once('.')?))
 }
 
 /// The state of one thing that a capture may need.
