@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::capture::{self, Stop};
 use crate::config::{CaptureSettings, Kind, Target, UnwindSettings};
 use crate::error::{Error, Result};
-use crate::load::latency::{Latency, LatencySettings};
+use crate::load::latency::{Latency, LatencySettings, SystemCalls};
 use crate::load::preflight::{self, Finding, State};
 use crate::load::{self, Filter, Kernel, LoadSettings};
 use crate::targets::tables::TableFigures;
@@ -75,7 +75,9 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
 /// The probes that only latency has, tried as well.
 fn latency_probes(known: &[Finding]) -> Vec<Finding> {
     match Latency::load(&LatencySettings::default()) {
-        Ok(latency) => {
+        Ok(mut latency) => {
+            // Tried for a moment; where they cannot be attached their state says why.
+            let _ = latency.time_system_calls(&SystemCalls::All);
             let mut findings = load::probe_findings(&latency.probes);
             findings.retain(|finding| known.iter().all(|known| known.name != finding.name));
             findings
