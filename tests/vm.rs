@@ -8,6 +8,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+/// What the programs of latency count.
+mod latency_kernel;
+
 use std::fs;
 use std::time::Duration;
 
