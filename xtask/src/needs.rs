@@ -172,11 +172,32 @@ fn missing<'a>(wanted: &[(&'a str, &'a str)]) -> Result<Vec<(&'a str, &'a str)>>
     Ok(wanted.iter().filter(|(package, _)| !installed.contains(package)).copied().collect())
 }
 
+/// The package of the virtual machine.
+const EMULATOR: &str = "qemu-system-x86";
+
+/// `qemu-utils` in the emulator's version, where it is installed: one of another suite (backports) cannot stand beside the
+/// emulator, and apt would rather take it away than change it.
+fn tools_of_emulator() -> Result<Option<String>> {
+    const TOOLS: &str = "qemu-utils";
+    if !missing(&[(TOOLS, "")])?.is_empty() {
+        return Ok(None);
+    }
+    let mut policy = std::process::Command::new("apt-cache");
+    let text = process::capture(policy.args(["policy", EMULATOR]), "mend the sources of apt")?;
+    let version = text.lines().find_map(|line| line.trim().strip_prefix("Candidate: "));
+    Ok(version.map(|version| format!("{TOOLS}={version}")))
+}
+
 fn apt_install(packages: &[&str]) -> Result<()> {
     let mut command = process::as_root("env")?;
     // RUNLEVEL=1: a server that is installed is not started (invoke-rc.d).
     command.args(["DEBIAN_FRONTEND=noninteractive", "RUNLEVEL=1", "apt-get", "install", "--yes", "--quiet"]);
     // Debian's rustc-web conflicts with rustc: rather fail than take something away from the user.
     command.args(["--no-install-recommends", "--no-remove"]).args(packages);
+    if packages.contains(&EMULATOR)
+        && let Some(same) = tools_of_emulator()?
+    {
+        command.args(["--allow-downgrades", &same]);
+    }
     process::run(&mut command, &format!("install them by hand: apt-get install {}", packages.join(" ")))
 }
