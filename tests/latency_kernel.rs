@@ -10,6 +10,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -483,4 +484,56 @@ fn soft_interrupts_are_those_that_the_kernel_counts() {
     }
     // Timers.
     assert!(measured.sum_where(Family::SoftIrq, |key| key.label == 1).count > 0);
+}
+
+/// A cgroup with a limit of memory, by either version.
+struct Cgroup(std::path::PathBuf);
+
+impl Cgroup {
+    fn new(limit_bytes: u64) -> Option<Self> {
+        let places = [("/sys/fs/cgroup", "memory.max"), ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")];
+        let (root, limit) = places.into_iter().find(|(root, limit)| {
+            let name = format!("hostscope-test-{}", std::process::id());
+            let folder = std::path::Path::new(root).join(name);
+            let made = fs::create_dir(&folder).is_ok();
+            let fits = made && folder.join(limit).exists();
+            if made && !fits {
+                let _ = fs::remove_dir(&folder);
+            }
+            fits
+        })?;
+        let cgroup = Self(std::path::Path::new(root).join(format!("hostscope-test-{}", std::process::id())));
+        fs::write(cgroup.0.join(limit), limit_bytes.to_string()).ok()?;
+        Some(cgroup)
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(&self.0);
+    }
+}
+
+#[test]
+fn a_process_that_wants_too_much_is_killed_and_counted() {
+    let _host = host();
+    let Some(cgroup) = Cgroup::new(32 << 20) else { return skip!("no cgroup can limit memory here") };
+    let measured = Measured::begin();
+    // It waits on its input until it is in the cgroup; then tail looks for the end of a line that has none, and keeps what it
+    // reads. A limit of its own spares the host where the cgroup's does not hold.
+    let mut child = Command::new("sh")
+        .args(["-c", "read go; ulimit -v 500000; exec tail /dev/zero"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    fs::write(cgroup.0.join("cgroup.procs"), child.id().to_string()).unwrap();
+    child.stdin.take().unwrap().write_all(b"\n").unwrap();
+    let status = child.wait().unwrap();
+    assert_eq!(status.signal(), Some(libc::SIGKILL), "{status}");
+    let of_child = |family| measured.sum_where(family, |key| key.subject == child.id());
+    assert_eq!(of_child(Family::OomKills).sum, 1);
+    let reclaim = of_child(Family::DirectReclaim);
+    assert!(reclaim.count > 0 && reclaim.sum > 0, "{reclaim:?}");
 }
