@@ -33,6 +33,24 @@ impl Figures {
         self.0.last().copied().unwrap_or(f64::NAN)
     }
 
+    /// How far the median may be off by chance: two medians differ where these do not overlap, 19 times of 20.
+    /// 1.57 interquartile ranges by the root of the count ("Variations of Box Plots", The American
+    /// Statistician 32, 1978).
+    pub(crate) fn error_of_median(&self) -> f64 {
+        let count = self.0.len();
+        if count < 4 {
+            return f64::NAN;
+        }
+        let range = self.0[count - 1 - count / 4] - self.0[count / 4];
+        1.57 * range / (count as f64).sqrt()
+    }
+
+    /// That as `± error` with so many decimals; a dash where there are too few figures to tell.
+    pub(crate) fn shown_error(&self, decimals: usize) -> String {
+        let error = self.error_of_median();
+        if error.is_finite() { format!("± {error:.decimals$}") } else { "–".into() }
+    }
+
     /// `median (smallest–largest)` with so many decimals; a dash where nothing was measured.
     pub(crate) fn shown(&self, decimals: usize) -> String {
         if self.is_empty() {
@@ -76,6 +94,22 @@ impl Bar {
             measured: format!("{} to {limit:.decimals$}", measured.shown(decimals)),
             met,
         }
+    }
+
+    /// Likewise, but not judged where the median is no farther from the limit than chance alone can take it.
+    pub(crate) fn at_most_beyond_noise(
+        what: impl Into<String>,
+        measured: &Figures,
+        limit: f64,
+        decimals: usize,
+    ) -> Self {
+        let mut bar = Self::at_most(what, measured, limit, decimals);
+        if (measured.median() - limit).abs() < measured.error_of_median() {
+            bar.met = None;
+            let error = measured.shown_error(decimals);
+            bar.measured = format!("{}, {error}: take more rounds, in a quieter moment", bar.measured);
+        }
+        bar
     }
 }
 
@@ -123,6 +157,20 @@ mod tests {
         assert_eq!(Figures::default().shown(1), "–");
         assert_eq!([5.0].into_iter().collect::<Figures>().ratio_to(&figures), "2.5×");
         assert_eq!(Figures::default().ratio_to(&figures), "");
+    }
+
+    #[test]
+    fn the_error_of_a_median_grows_less_with_more_figures() {
+        let of = |count: u32| (0..count).map(|value| f64::from(value % 4)).collect::<Figures>();
+        assert_eq!((of(16).shown_error(2), of(3).shown_error(2)), ("± 0.39".into(), "–".into()));
+        assert!((of(64).error_of_median() * 2.0 - of(16).error_of_median()).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_bar_within_the_noise_is_unknown() {
+        let figures: Figures = [1.0, 2.0, 3.0, 4.0].into_iter().collect();
+        let met = |limit| Bar::at_most_beyond_noise("x", &figures, limit, 1).met;
+        assert_eq!([met(1.0), met(2.0), met(3.0), met(4.5)], [Some(false), None, None, Some(true)]);
     }
 
     #[test]

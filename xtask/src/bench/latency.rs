@@ -8,7 +8,7 @@ use super::figures::{Bar, Figures, table};
 use super::report::Section;
 use super::rounds::Contestant;
 use super::tools;
-use super::turns::{Turns, added};
+use super::turns::{Turns, Watched, added};
 use super::waits::{Turn, Waits};
 use super::watchers::Watcher;
 use crate::failure::{Failure, Result};
@@ -33,6 +33,13 @@ const OF_PEER: f64 = 0.35;
 /// Less than this no timed call can cost, since two empty probes cost more: then nothing was attached.
 const LEAST_TIMED_NS: f64 = 50.0;
 
+/// A figure of a turn.
+type Quantity = fn(Turn) -> f64;
+
+/// Those shown.
+const QUANTITIES: [(&str, Quantity); 2] =
+    [("fastest", |turn| turn.least_ns), ("median", |turn| turn.median_ns)];
+
 /// Measures both.
 pub(crate) fn measure(all: &[Contestant], folder: &Path, plan: &Plan) -> Result<Section> {
     let folder = folder.join("latency");
@@ -55,9 +62,9 @@ pub(crate) fn measure(all: &[Contestant], folder: &Path, plan: &Plan) -> Result<
         "turns of 0.25 s, {rounds} of each, a turn of nobody between; median (smallest–largest) of what a turn's\n\
          fastest batch, and its median one, took more than those of the turns around it\n\n"
     );
-    text.push_str(&written("ns a context switch, 2 processes on 1 CPU", &switches));
+    text.push_str(&written("ns a context switch, 2 processes on 1 CPU", &switches, is_always_on));
     text.push('\n');
-    text.push_str(&written("ns a system call, getppid", &calls));
+    text.push_str(&written("ns a system call, getppid", &calls, is_full));
     let measured = switches.of(is_always_on).is_some() && calls.of(is_full).is_some();
     Ok(Section { text, bars: bars(&switches, &calls), measured })
 }
@@ -69,7 +76,7 @@ pub(crate) fn agent_program(all: &[Contestant]) -> Result<PathBuf> {
     Ok(ours.program.clone())
 }
 
-fn is_always_on(watcher: &Watcher) -> bool {
+pub(crate) fn is_always_on(watcher: &Watcher) -> bool {
     matches!(watcher, Watcher::AlwaysOn(_))
 }
 
@@ -81,37 +88,31 @@ fn is_peer(watcher: &Watcher) -> bool {
     matches!(watcher, Watcher::Bpftrace(..))
 }
 
-fn written(title: &str, turns: &Turns<Turn>) -> String {
-    let least = |turn: Turn| turn.least_ns;
-    let median = |turn: Turn| turn.median_ns;
-    let heads = ["fastest", "median", "added, fastest", "added, median"];
-    let mut rows = vec![std::iter::once(title).chain(heads).map(str::to_owned).collect::<Vec<_>>()];
+/// The table. `base` is whose additions are the others' measure.
+pub(crate) fn written(title: &str, turns: &Turns<Turn>, base: fn(&Watcher) -> bool) -> String {
+    let mut rows = vec![vec![title.to_owned()], vec!["nobody; added: noise".to_owned()]];
+    rows.extend(turns.watched.iter().map(|one| vec![one.watcher.title().to_owned()]));
     let noise = turns.noise();
-    rows.push(vec![
-        "nobody (added: noise)".to_owned(),
-        turns.unwatched(least).shown(0),
-        turns.unwatched(median).shown(0),
-        added(&noise, least).shown(1),
-        added(&noise, median).shown(1),
-    ]);
-    let mut failures = String::new();
-    for one in &turns.watched {
-        let of = |quantity: fn(Turn) -> f64| -> Figures {
-            one.pairs.iter().map(|pair| quantity(pair.turn)).collect()
-        };
-        rows.push(vec![
-            one.watcher.title().to_owned(),
-            of(least).shown(0),
-            of(median).shown(0),
-            added(&one.pairs, least).shown(1),
-            added(&one.pairs, median).shown(1),
-        ]);
-        if let Some(failure) = &one.failure {
-            // Writing to a String cannot fail.
-            let _ = writeln!(failures, "not measured: {}: {failure}", one.watcher.title());
+    for (name, quantity) in QUANTITIES {
+        rows[0].extend([name, "added", "error", "×"].map(str::to_owned));
+        rows[1].extend(cells(&turns.unwatched(quantity), &added(&noise, quantity), String::new()));
+        let base = turns.of(base).map_or_else(Figures::default, |one| added(&one.pairs, quantity));
+        for (one, row) in turns.watched.iter().zip(&mut rows[2..]) {
+            let more = added(&one.pairs, quantity);
+            let ratio = if more == base { String::new() } else { more.ratio_to(&base) };
+            row.extend(cells(&one.pairs.iter().map(|pair| quantity(pair.turn)).collect(), &more, ratio));
         }
     }
-    table(&rows) + &failures
+    let mut text = table(&rows);
+    for (one, failure) in turns.watched.iter().filter_map(|one| Some((one, one.failure.as_ref()?))) {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "not measured: {}: {failure}", one.watcher.title());
+    }
+    text
+}
+
+fn cells(all: &Figures, added: &Figures, ratio: String) -> [String; 4] {
+    [format!("{:.0}", all.median()), added.shown(0), added.shown_error(1), ratio]
 }
 
 /// Judged by the fastest batches, which what else the machine does disturbs least.
@@ -119,22 +120,35 @@ fn bars(switches: &Turns<Turn>, calls: &Turns<Turn>) -> Vec<Bar> {
     let of = |turns: &Turns<Turn>, which: fn(&Watcher) -> bool| {
         turns.of(which).map_or_else(Figures::default, |one| added(&one.pairs, |turn| turn.least_ns))
     };
-    let full = of(calls, is_full);
-    let ratio = full.median() / of(calls, is_peer).median();
-    let ratio: Figures = [ratio].into_iter().filter(|ratio| ratio.is_finite()).collect();
-    let mut bars = vec![
-        Bar::at_most("always on, added to a context switch, ns", &of(switches, is_always_on), SWITCH_NS, 0),
-        Bar::at_most("always on, added to a system call, ns", &of(calls, is_always_on), UNTIMED_CALL_NS, 1),
+    let (switch, untimed, timed) = (of(switches, is_always_on), of(calls, is_always_on), of(calls, is_full));
+    let ratio = ratios(calls);
+    let promises = [
+        ("always on, added to a context switch, ns", switch, SWITCH_NS, 0),
+        ("always on, added to a system call, ns", untimed, UNTIMED_CALL_NS, 1),
+        ("every call timed, added to a system call, ns", timed.clone(), TIMED_CALL_NS, 0),
+        ("every call timed, as a multiple of bpftrace's histogram", ratio, OF_PEER, 2),
     ];
-    for mut bar in [
-        Bar::at_most("every call timed, added to a system call, ns", &full, TIMED_CALL_NS, 0),
-        Bar::at_most("every call timed, as a multiple of bpftrace's histogram", &ratio, OF_PEER, 2),
-    ] {
-        if full.median() < LEAST_TIMED_NS {
+    let mut bars: Vec<Bar> = promises
+        .iter()
+        .map(|(what, measured, limit, decimals)| {
+            Bar::at_most_beyond_noise(*what, measured, *limit, *decimals)
+        })
+        .collect();
+    if timed.median() < LEAST_TIMED_NS {
+        for bar in &mut bars[2..] {
             bar.met = None;
             bar.measured.push_str(", but no call was timed");
         }
-        bars.push(bar);
     }
     bars
+}
+
+/// What a timed call costs as a multiple of what it costs under the peer, round by round.
+fn ratios(calls: &Turns<Turn>) -> Figures {
+    let added = |watched: &Watched<Turn>| {
+        watched.pairs.iter().map(|pair| pair.added(|turn| turn.least_ns)).collect::<Vec<_>>()
+    };
+    let (ours, peers) = (calls.of(is_full).map(added), calls.of(is_peer).map(added));
+    let rounds = ours.into_iter().flatten().zip(peers.into_iter().flatten());
+    rounds.map(|(ours, peers)| ours / peers).filter(|ratio| ratio.is_finite()).collect()
 }

@@ -10,7 +10,7 @@ use super::figures::Figures;
 use super::watchers::Watcher;
 use crate::failure::{Failure, Result};
 
-/// What was measured in a turn, and what the turns around it make one expect.
+/// What was measured in a watched turn and in the two around it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Pair<T> {
     pub(crate) around: [T; 2],
@@ -75,18 +75,26 @@ impl<T: Copy> Turns<T> {
     }
 }
 
-/// How much more a turn was than those around it, pair by pair.
-pub(crate) fn added<T: Copy>(pairs: &[Pair<T>], quantity: impl Fn(T) -> f64) -> Figures {
-    let expected = |pair: &Pair<T>| f64::midpoint(quantity(pair.around[0]), quantity(pair.around[1]));
-    pairs.iter().map(|pair| quantity(pair.turn) - expected(pair)).collect()
+impl<T: Copy> Pair<T> {
+    /// How much more the turn was than those around it.
+    pub(crate) fn added(&self, quantity: impl Fn(T) -> f64) -> f64 {
+        quantity(self.turn) - self.expected(&quantity)
+    }
+
+    /// What those around it make one expect of the turn.
+    fn expected(&self, quantity: &impl Fn(T) -> f64) -> f64 {
+        f64::midpoint(quantity(self.around[0]), quantity(self.around[1]))
+    }
 }
 
-/// How much less, in per cent.
-pub(crate) fn lost_percent(pairs: &[Pair<f64>]) -> Figures {
-    pairs
-        .iter()
-        .map(|pair| 100.0 * (1.0 - pair.turn / f64::midpoint(pair.around[0], pair.around[1])))
-        .collect()
+/// How much more each turn was than those around it.
+pub(crate) fn added<T: Copy>(pairs: &[Pair<T>], quantity: impl Fn(T) -> f64) -> Figures {
+    pairs.iter().map(|pair| pair.added(&quantity)).collect()
+}
+
+/// How much less was done in a turn than in those around it, in per cent, where `quantity` is the time that it took.
+pub(crate) fn lost_percent<T: Copy>(pairs: &[Pair<T>], quantity: impl Fn(T) -> f64) -> Figures {
+    pairs.iter().map(|pair| 100.0 * (1.0 - pair.expected(&quantity) / quantity(pair.turn))).collect()
 }
 
 #[cfg(test)]
@@ -102,6 +110,7 @@ mod tests {
         assert_eq!(added(&watched, |turn| turn).shown(0), "5 (5–5)");
         assert_eq!(added(&turns.noise(), |turn| turn).shown(0), "0 (0–0)");
         assert_eq!(turns.unwatched(|turn| turn).shown(0), "130 (100–160)");
-        assert_eq!(lost_percent(&[Pair { around: [90.0, 110.0], turn: 98.0 }]).shown(1), "2.0 (2.0–2.0)");
+        let lost = lost_percent(&[Pair { around: [90.0, 110.0], turn: 125.0 }], |turn| turn);
+        assert_eq!(lost.shown(1), "20.0 (20.0–20.0)");
     }
 }

@@ -80,7 +80,7 @@ pub(crate) struct Meter {
     answers: BufReader<ChildStdout>,
 }
 
-/// What one call or switch took in a turn, in nanoseconds.
+/// What one call, switch or request took in a turn, in nanoseconds.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Turn {
     /// The median of its batches.

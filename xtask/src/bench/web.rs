@@ -15,10 +15,8 @@ const MOST_BYTES: u64 = 256 << 20;
 /// What a server said.
 pub(crate) struct Answer {
     pub(crate) status: u16,
-    /// Bytes, the head included.
-    pub(crate) bytes: usize,
-    /// Samples in Prometheus's text format.
-    pub(crate) samples: usize,
+    /// With its head.
+    pub(crate) text: String,
     /// From before the connection to the last byte.
     pub(crate) milliseconds: f64,
 }
@@ -41,14 +39,15 @@ pub(crate) fn get(port: u16, path: &str) -> Result<Answer> {
     let milliseconds = began.elapsed().as_secs_f64() * 1000.0;
     let malformed = || Failure::new(format!("port {port} does not speak HTTP"), "look at the server's log");
     let status = status(&text).ok_or_else(malformed)?;
-    let samples = text.split(|&byte| byte == b'\n').filter(|line| line.starts_with(b"hostscope_")).count();
-    Ok(Answer { status, bytes: text.len(), samples, milliseconds })
+    Ok(Answer { status, text: String::from_utf8_lossy(&text).into_owned(), milliseconds })
 }
 
 fn ask(port: u16, path: &str) -> std::io::Result<Vec<u8>> {
     let mut stream = TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)), PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n")?;
+    // In one piece: servers may answer what they get.
+    let question = format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n");
+    stream.write_all(question.as_bytes())?;
     let mut text = Vec::new();
     stream.take(MOST_BYTES).read_to_end(&mut text)?;
     Ok(text)

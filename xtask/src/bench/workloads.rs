@@ -202,26 +202,45 @@ fn node(running: &mut Running) -> Result<()> {
 }
 
 fn nginx(running: &mut Running) -> Result<()> {
-    let url = serve_page(running)?;
+    let port = serve_page(running, "worker_processes 2;")?;
+    let url = format!("http://127.0.0.1:{port}/page.html");
     running.spawn(Command::new("ab").args(["-q", "-k", "-c", "8", "-t", SECONDS, "-n", REQUESTS, &url]))
 }
 
-/// An nginx that nobody calls yet, and where its page is.
-pub(crate) fn web_server() -> Result<(Running, String)> {
+/// nginx under wrk, each on a CPU of its own as far as there are two; the port where `/status` counts requests.
+pub(crate) fn web_server() -> Result<(Running, u16)> {
     let mut running = Running::new("web")?;
-    let url = serve_page(&mut running)?;
-    Ok((running, url))
+    let port = serve_page(&mut running, "worker_processes 1; worker_cpu_affinity 01;")?;
+    let last = thread::available_parallelism().map_or(0, |cpus| cpus.get() - 1).to_string();
+    let url = format!("http://127.0.0.1:{port}/page.html");
+    running.spawn(Command::new("taskset").args([
+        "--cpu-list",
+        &last,
+        "wrk",
+        "-t",
+        "1",
+        "-c",
+        "8",
+        "-d",
+        SECONDS,
+        &url,
+    ]))?;
+    Ok((running, port))
 }
 
-fn serve_page(running: &mut Running) -> Result<String> {
+fn serve_page(running: &mut Running, workers: &str) -> Result<u16> {
     let port = web::free_port()?;
     let folder = running.folder.display().to_string();
     let settings = format!(
-        "daemon off; worker_processes 2; pid {folder}/pid; error_log stderr error;
+        "daemon off; {workers} pid {folder}/pid; error_log stderr error;
         events {{}}
         http {{
             access_log {folder}/access.log;
-            server {{ listen 127.0.0.1:{port}; location / {{ root {folder}; }} }}
+            server {{
+                listen 127.0.0.1:{port};
+                location / {{ root {folder}; }}
+                location /status {{ stub_status; }}
+            }}
         }}"
     );
     let settings_file = running.folder.join("nginx.conf");
@@ -231,7 +250,7 @@ fn serve_page(running: &mut Running) -> Result<String> {
         Command::new("/usr/sbin/nginx").args(["-e", "stderr", "-p", &folder, "-c"]).arg(settings_file),
     )?;
     running.wait_until(|| TcpStream::connect(("127.0.0.1", port)).is_ok())?;
-    Ok(format!("http://127.0.0.1:{port}/page.html"))
+    Ok(port)
 }
 
 fn postgres(running: &mut Running) -> Result<()> {
