@@ -25,6 +25,12 @@ pub fn process_fork(context: RawTracePointContext) -> i32 {
     }
     let Some(parent_tgid) = current_ids().map(|ids| ids.tgid) else { return 0 };
     let Some(tgid) = child.tgid_seen_by(parent) else { return 0 };
+    // Told here and not by user space, which hears of a child only when that has made its first calls.
+    if maps::SYSCALL_PROCESSES.get_ptr(parent.host_tgid()).is_some()
+        && maps::SYSCALL_PROCESSES.insert(child.host_tgid(), 1, 0).is_err()
+    {
+        emit::lost(Loss::TargetsFull);
+    }
     if maps::filter_mode() == filter::PROCESSES {
         if !crate::filter::is_target(parent_tgid) {
             return 0;
@@ -68,6 +74,8 @@ pub fn process_exit(context: RawTracePointContext) -> i32 {
     if task.live_threads() != 0 {
         return 0;
     }
+    // Its pid may soon be another's. Mostly it is not there.
+    let _ = maps::SYSCALL_PROCESSES.remove(task.host_tgid());
     let Some(ids) = current_ids() else { return 0 };
     if !crate::filter::watches_current(ids.tgid) {
         return 0;
