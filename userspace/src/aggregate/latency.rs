@@ -15,7 +15,7 @@ use super::slab::Slab;
 use super::statistics::Statistics;
 use crate::collect::rows::RowDelta;
 use crate::metrics::{self, Metric, MetricType, OTHER, Scope};
-use crate::targets::services::{MAX_SERVICES, ProcessKey, Services};
+use crate::targets::services::{MAX_PROCESSES, MAX_SERVICES, ProcessKey, Services};
 
 /// How the aggregator is to be.
 #[derive(Debug, Clone)]
@@ -126,7 +126,7 @@ impl Aggregator {
         } else {
             let service = services.service_of(subject, start_time_ns);
             let key = ProcessKey::new(subject, start_time_ns);
-            let process = (subject != 0).then(|| self.process(key, &service, services));
+            let process = if subject == 0 { None } else { self.process(key, &service, services) };
             (self.owner(&service), process)
         };
         let statistics = &mut self.statistics;
@@ -167,7 +167,7 @@ impl Aggregator {
     /// Notes what a process has resident, in bytes.
     pub fn set_resident(&mut self, key: ProcessKey, service: &Arc<str>, services: &Services, bytes: u64) {
         let index = self.process(key, service, services);
-        if let Some(process) = self.processes.get_mut(index) {
+        if let Some(process) = index.and_then(|index| self.processes.get_mut(index)) {
             process.resident_bytes = bytes;
         }
     }
@@ -249,7 +249,7 @@ impl Aggregator {
             Whose::Service(service) => (self.owner(service), None),
             Whose::Process(key, service, services) => {
                 let process = self.process(key, service, services);
-                (self.owner(service), Some(process))
+                (self.owner(service), process)
             }
         }
     }
@@ -270,19 +270,25 @@ impl Aggregator {
         Owner::Service(index)
     }
 
-    fn process(&mut self, key: ProcessKey, service: &Arc<str>, services: &Services) -> u32 {
+    /// The number of a process; `None` where there is no room for one more than the table of processes knows, which is counted: its
+    /// service has what it measures.
+    fn process(&mut self, key: ProcessKey, service: &Arc<str>, services: &Services) -> Option<u32> {
         let now_ns = self.now_ns;
         if let Some(&index) = self.process_index.get(&key) {
             if let Some(process) = self.processes.get_mut(index) {
                 process.seen_ns = now_ns;
             }
-            return index;
+            return Some(index);
+        }
+        if self.process_index.len() >= MAX_PROCESSES {
+            self.overflow += 1;
+            return None;
         }
         let name = services.get(key).map_or_else(|| service.clone(), |process| process.name.clone());
         let process = Process { key, service: service.clone(), name, resident_bytes: 0, seen_ns: now_ns };
         let index = self.processes.insert(process);
         self.process_index.insert(key, index);
-        index
+        Some(index)
     }
 
     /// What lives is not gone, active or not; and a process's service and name may be others since it ran a program.
