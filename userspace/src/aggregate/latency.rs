@@ -291,22 +291,25 @@ impl Aggregator {
         Some(index)
     }
 
-    /// What lives is not gone, active or not; and a process's service and name may be others since it ran a program.
+    /// What lives is not gone, active or not; and a process's service and name may be others since it ran a program, also where it
+    /// has ended since.
     /// Returns how many live.
     fn note_living(&mut self, services: &Services) -> usize {
         let (now_ns, mut count) = (self.now_ns, 0);
-        for (key, living) in services.living() {
+        for (_, living) in services.living() {
             count += 1;
             let service = self.service_index.get(&living.service).copied();
             if let Some(service) = service.and_then(|index| self.services.get_mut(index)) {
                 service.seen_ns = now_ns;
             }
-            let process = self.process_index.get(&key).copied();
-            if let Some(process) = process.and_then(|index| self.processes.get_mut(index)) {
+        }
+        for (&key, &index) in &self.process_index {
+            let Some((known, process)) = services.get(key).zip(self.processes.get_mut(index)) else { continue };
+            if known.ended_at_ns.is_none() {
                 process.seen_ns = now_ns;
-                process.service.clone_from(&living.service);
-                process.name.clone_from(&living.name);
             }
+            process.service.clone_from(&known.service);
+            process.name.clone_from(&known.name);
         }
         count
     }
