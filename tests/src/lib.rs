@@ -5,7 +5,7 @@
 //! `workload`: the programs in `tests/workloads`, whose split of CPU time and callers are known by construction. `stacks`:
 //! what a profile says of them. `chains`: the callers that a test demands. `snapshot`: a thread stopped
 //! at some instant, for walks without the kernel. `records`: what the kernel side tells, counted, without the program
-//! around it. `latency`: what `hostscope latency` says.
+//! around it. `latency`: what `hostscope latency` says. `cgroup`: cgroups to put workloads into.
 //!
 //! A test that cannot run fails and names the mend, or says by [`skip!`] what the environment truly lacks; none passes
 //! silently.
@@ -17,6 +17,7 @@
     reason = "a test fails by panicking"
 )]
 
+pub mod cgroup;
 pub mod chains;
 pub mod host;
 pub mod latency;
