@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use hostscope::profile::Profile;
+use hostscope_tests::cgroup::{Cgroup, cgroup2};
 use hostscope_tests::host::host;
 use hostscope_tests::program::{Recorded, Recording, record};
 use hostscope_tests::stacks::{count, of_process, stacks, text, total};
@@ -142,40 +143,6 @@ fn the_end_of_the_last_target_ends_the_capture() {
     let recorded = Recorded { ended: recorded.ended.success(), ..recorded };
     let all = of_process(&recorded.profile, last.pid());
     assert!(count(&all, |stack| stack.has("seventy")) > 50, "{}", text(&all));
-}
-
-/// A cgroup of the test's own, removed when this is dropped; its processes must have ended by then.
-struct Cgroup(PathBuf);
-
-impl Cgroup {
-    fn below(parent: &Path, name: &str) -> Self {
-        let folder = parent.join(name);
-        fs::create_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
-        Self(folder)
-    }
-
-    fn adopt(&self, workload: &Workload) {
-        fs::write(self.0.join("cgroup.procs"), workload.pid_text()).unwrap();
-    }
-}
-
-impl Drop for Cgroup {
-    fn drop(&mut self) {
-        // A killed process leaves its cgroup a moment after it was waited for.
-        for _ in 0..100 {
-            if fs::remove_dir(&self.0).is_ok() {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-    }
-}
-
-fn cgroup2() -> PathBuf {
-    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
-    let mut words = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
-    let found = words.find(|words| words[2] == "cgroup2");
-    PathBuf::from(found.expect("a cgroup2 file system: mount -t cgroup2 none /sys/fs/cgroup/unified")[1])
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! microseconds of a fork or an exec), and nothing else on the host pays.
 
 use aya_ebpf::EbpfContext;
-use aya_ebpf::helpers::{bpf_get_current_cgroup_id, bpf_ktime_get_ns};
+use aya_ebpf::helpers::{bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, bpf_ktime_get_ns};
 use aya_ebpf::macros::raw_tracepoint;
 use aya_ebpf::programs::RawTracePointContext;
 use hostscope_wire::event::{EventHeader, EventKind};
@@ -25,6 +25,12 @@ pub fn process_fork(context: RawTracePointContext) -> i32 {
     }
     let Some(parent_tgid) = current_ids().map(|ids| ids.tgid) else { return 0 };
     let Some(tgid) = child.tgid_seen_by(parent) else { return 0 };
+    // Told here and not by user space, which hears of a child only when that has made its first calls.
+    if maps::SYSCALL_PROCESSES.get_ptr(parent.host_tgid()).is_some()
+        && maps::SYSCALL_PROCESSES.insert(child.host_tgid(), 1, 0).is_err()
+    {
+        emit::lost(Loss::TargetsFull);
+    }
     if maps::filter_mode() == filter::PROCESSES {
         if !crate::filter::is_target(parent_tgid) {
             return 0;
@@ -49,8 +55,12 @@ pub fn process_fork(context: RawTracePointContext) -> i32 {
 /// `sched_process_exec(struct task_struct *p, pid_t old_pid, struct linux_binprm *bprm)`, run by `p`.
 #[raw_tracepoint(tracepoint = "sched_process_exec")]
 pub fn process_exec(context: RawTracePointContext) -> i32 {
-    // A thread that is not the first takes the id of the first, and its old one is nobody's.
-    crate::threads::remove(argument(&context, 1) as u32);
+    // A thread that is not the first takes the id of the first, and its old one is nobody's. The first keeps its own, and with it
+    // since when it is in this very call.
+    let old_tid = argument(&context, 1) as u32;
+    if old_tid != bpf_get_current_pid_tgid() as u32 {
+        crate::threads::remove(old_tid);
+    }
     let Some(ids) = current_ids() else { return 0 };
     if crate::filter::watches_current(ids.tgid) {
         #[cfg(feature = "log")]
@@ -68,6 +78,8 @@ pub fn process_exit(context: RawTracePointContext) -> i32 {
     if task.live_threads() != 0 {
         return 0;
     }
+    // Its pid may soon be another's. Mostly it is not there.
+    let _ = maps::SYSCALL_PROCESSES.remove(task.host_tgid());
     let Some(ids) = current_ids() else { return 0 };
     if !crate::filter::watches_current(ids.tgid) {
         return 0;

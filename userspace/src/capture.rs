@@ -15,7 +15,9 @@ use crate::config::CaptureSettings;
 use crate::error::{Error, Result};
 use crate::profile::Profile;
 use crate::targets::tables::TableFigures;
+pub use cgroup::members as members_of_cgroup;
 pub use command::StoppedCommand;
+pub use session::check_exists;
 
 /// Tells a capture to end early, from another thread or a signal handler.
 #[derive(Debug)]
@@ -53,7 +55,9 @@ impl Stop {
         let _ = (&self.writer).write(&[1]);
     }
 
-    fn fd(&self) -> BorrowedFd<'_> {
+    /// Becomes readable when it is told to end.
+    #[must_use]
+    pub fn fd(&self) -> BorrowedFd<'_> {
         self.reader.as_fd()
     }
 }

@@ -1,5 +1,7 @@
 //! One measurement of latency from the kernel's rows to statistics: joins the stages, for the agent and the command line alike.
 
+mod chosen;
+pub mod run;
 mod view;
 
 use std::collections::{BTreeMap, HashSet};
@@ -12,7 +14,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::aggregate::latency::{Aggregator, Settings, Whose};
 use crate::collect::ring::{self, RingRecord};
-use crate::collect::rows::{RowReader, RowSource};
+use crate::collect::rows::{RowDelta, RowReader, RowSource};
 use crate::error::Result;
 use crate::load::latency::{Latency, LatencySettings, SystemCalls};
 use crate::load::preflight::State;
@@ -21,6 +23,7 @@ use crate::metrics::{self, Metric};
 use crate::targets::accounts::{Accounts, Usage};
 use crate::targets::host::Host;
 use crate::targets::services::{ProcessKey, Services};
+use chosen::Chosen;
 pub use view::View;
 
 /// How often `/proc/PID/stat` of every process is read (13 µs each), and the host's own accounts.
@@ -40,6 +43,8 @@ pub struct MeasureSettings {
     pub series: Settings,
     /// Probes to leave out.
     pub disabled_probes: Vec<String>,
+    /// Processes that it is about, each a service by its own name, with what they fork; `None` for the whole host.
+    pub only: Option<Vec<u32>>,
 }
 
 /// A measurement under way. What it has in the kernel goes with it.
@@ -47,6 +52,9 @@ pub struct Measurement {
     /// The kernel side.
     pub kernel: Latency,
     reader: RowReader,
+    /// What the reader found, kept for its room.
+    changed: Vec<RowDelta>,
+    chosen: Chosen,
     services: Services,
     accounts: Accounts,
     host: Host,
@@ -56,6 +64,8 @@ pub struct Measurement {
     next_accounts: Instant,
     accounts_read: u32,
     next_scan: Instant,
+    /// Processes whose end was told since the last turn, and before it.
+    ended: [HashSet<ProcessKey>; 2],
     /// Rows whose process was not there at the last look.
     orphans: HashSet<(usize, RowKey)>,
     /// Gauges of the last reading of accounts, told again each interval until the next.
@@ -97,12 +107,17 @@ impl Measurement {
         let now = Instant::now();
         let now_ns = now_ns();
         let mut services = Services::default();
+        if settings.only.is_some() {
+            services = services.by_process_name();
+        }
         if let Err(error) = services.scan(now_ns) {
             tracing::warn!("cannot look through /proc, services are named by what the kernel tells: {error}");
         }
         Ok(Self {
             kernel,
             reader: RowReader::default(),
+            changed: Vec::new(),
+            chosen: Chosen::new(settings.only.as_deref(), &services),
             services,
             accounts: Accounts::from_now(),
             host: Host::new("/proc"),
@@ -111,6 +126,7 @@ impl Measurement {
             next_accounts: now,
             accounts_read: 0,
             next_scan: now + SCAN_EVERY,
+            ended: [HashSet::new(), HashSet::new()],
             orphans: HashSet::new(),
             gauges: Vec::new(),
             pressure_missing: None,
@@ -143,12 +159,17 @@ impl Measurement {
     pub fn turn(&mut self, own: impl FnOnce(&mut Aggregator)) {
         let now = Instant::now();
         let aggregator = self.aggregator.clone();
+        // Rows before events: of every process that a row names, the birth is among what was told by then.
+        let Self { reader, kernel, changed, .. } = self;
+        reader.read(&kernel.rows, |_, delta| changed.push(*delta));
+        kernel.rows.recycle();
+        self.release_ended();
         self.process_events(&aggregator);
         // Held while rows are added up: well under a millisecond for a thousand of them.
         let mut aggregator = lock(&aggregator);
-        let services = &mut self.services;
-        self.reader.read(&self.kernel.rows, |_, delta| aggregator.row(delta, services));
-        self.kernel.rows.recycle();
+        for delta in self.changed.drain(..).filter(|delta| self.chosen.has_row(&delta.key)) {
+            aggregator.row(&delta, &mut self.services);
+        }
         if now >= self.next_accounts {
             self.next_accounts = now + ACCOUNTS_EVERY;
             self.read_accounts(&mut aggregator);
@@ -167,16 +188,62 @@ impl Measurement {
         self.services.expire(now_ns());
     }
 
+    /// The last turn: with what processes have used until now.
+    pub fn finish(&mut self) {
+        self.next_accounts = Instant::now();
+        self.turn(|_| {});
+    }
+
+    /// Whether what it is about has ended; never where it is about the whole host.
+    #[must_use]
+    pub fn targets_have_ended(&self) -> bool {
+        self.chosen.have_ended(&self.services)
+    }
+
+    /// What was lost since the start, by reason, also where it is nothing.
+    #[must_use]
+    pub fn lost(&self) -> Vec<(&'static str, u64)> {
+        let kernel = self.kernel.losses.read().into_iter().map(|(loss, count)| (loss.name(), count));
+        kernel
+            .chain([
+                ("malformed_record", self.malformed),
+                ("row_restart", self.reader.restarts),
+                ("process_unknown", self.services.overflow),
+            ])
+            .collect()
+    }
+
+    /// Gives back the rows of those that ended an interval ago and that nobody can count for any more: programs that are started all
+    /// the time would soon take every row there is.
+    fn release_ended(&mut self) {
+        let gone = std::mem::take(&mut self.ended[1]);
+        self.ended.swap(0, 1);
+        if gone.is_empty() {
+            return;
+        }
+        for index in 1..self.kernel.rows.len() {
+            if process_of(&self.kernel.rows.key(index)).is_some_and(|key| gone.contains(&key)) {
+                self.kernel.rows.release(index);
+            }
+        }
+    }
+
     fn process_events(&mut self, aggregator: &Arc<Mutex<Aggregator>>) {
-        let Self { kernel, services, accounts, malformed, .. } = self;
+        let Self { kernel, services, accounts, malformed, chosen, ended, .. } = self;
         kernel.events.drain(|bytes| match ring::parse(bytes) {
-            Some(RingRecord::Fork(record)) => services.on_fork(&record),
+            Some(RingRecord::Fork(record)) => {
+                chosen.on_fork(&record, services);
+                services.on_fork(&record);
+            }
             Some(RingRecord::Exec(record)) => services.on_exec(&record),
             Some(RingRecord::Exit(record)) => {
                 let key = ProcessKey::new(record.tgid, record.start_time_ns);
                 let (user_ns, system_ns) = cpu_time(&record);
                 let last = accounts.ended(key, user_ns, system_ns);
-                if let Some(process) = services.get(key) {
+                ended[0].insert(key);
+                if chosen.has(key)
+                    && let Some(process) = services.get(key)
+                {
                     count_usage(&mut lock(aggregator), key, &process.service, services, &last);
                 }
                 services.on_exit(&record);
@@ -188,11 +255,14 @@ impl Measurement {
     fn read_accounts(&mut self, aggregator: &mut Aggregator) {
         let with_memory = self.accounts_read.is_multiple_of(MEMORY_EVERY);
         self.accounts_read = self.accounts_read.wrapping_add(1);
-        let Self { services, gauges, .. } = self;
+        let Self { services, gauges, chosen, .. } = self;
         gauges.retain(|gauge| gauge.metric == &metrics::MEMORY && !with_memory);
         let mut memory_of: BTreeMap<(Arc<str>, &'static str), u64> = BTreeMap::new();
         let services = &*services;
         self.accounts.collect(services, with_memory, |key, process, usage, memory| {
+            if !chosen.has(key) {
+                return;
+            }
             count_usage(aggregator, key, &process.service, services, &usage);
             if let Some(memory) = memory {
                 aggregator.set_resident(key, &process.service, services, memory.resident());
@@ -207,6 +277,9 @@ impl Measurement {
             labels: [kind, ""],
             value: bytes as f64,
         }));
+        if !chosen.is_everybody() {
+            return;
+        }
         self.host.throttled(services, |service, nanoseconds| {
             aggregator.count(&metrics::CPU_THROTTLED, Whose::Service(service), &[], nanoseconds);
         });
@@ -235,14 +308,7 @@ impl Measurement {
                 aggregator.set(&metrics::AGENT_PROBE_STATE, None, &labels, value);
             }
         }
-        for (loss, count) in self.kernel.losses.read() {
-            aggregator.set(&metrics::AGENT_LOST, None, &[loss.name()], count as f64);
-        }
-        for (reason, count) in [
-            ("malformed_record", self.malformed),
-            ("row_restart", self.reader.restarts),
-            ("process_unknown", self.services.overflow),
-        ] {
+        for (reason, count) in self.lost() {
             aggregator.set(&metrics::AGENT_LOST, None, &[reason], count as f64);
         }
         aggregator.set(&metrics::AGENT_MAP_ENTRIES, None, &["ROWS"], self.reader.used as f64);
@@ -256,14 +322,12 @@ impl Measurement {
             tracing::debug!("cannot look through /proc: {error}");
             return;
         }
+        self.chosen.forget(&self.services);
         let living: HashSet<ProcessKey> = self.services.living().map(|(key, _)| key).collect();
         let before = std::mem::take(&mut self.orphans);
         for index in 1..self.kernel.rows.len() {
             let key = self.kernel.rows.key(index);
-            let is_of_process = key.subject != 0
-                && key.subject != UNKNOWN_PROCESS
-                && Family::from_number(key.family).is_some_and(|family| !family.is_of_device());
-            if !is_of_process || living.contains(&ProcessKey::new(key.subject, key.start_time_ns)) {
+            if process_of(&key).is_none_or(|process| living.contains(&process)) {
                 continue;
             }
             if before.contains(&(index, key)) {
@@ -273,6 +337,14 @@ impl Measurement {
             }
         }
     }
+}
+
+/// The process that a row is of; `None` of a device's, a vector's and the kernel's own.
+fn process_of(key: &RowKey) -> Option<ProcessKey> {
+    let family = Family::from_number(key.family)?;
+    let is_of_process =
+        !matches!(key.subject, 0 | UNKNOWN_PROCESS) && !family.is_of_device() && family != Family::SoftIrq;
+    is_of_process.then(|| ProcessKey::new(key.subject, key.start_time_ns))
 }
 
 fn lock(aggregator: &Mutex<Aggregator>) -> MutexGuard<'_, Aggregator> {

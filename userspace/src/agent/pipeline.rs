@@ -73,6 +73,7 @@ impl Pipeline {
         let measurement = Measurement::begin(MeasureSettings {
             series: series_settings(settings),
             disabled_probes: settings.disabled_probes.clone(),
+            only: None,
         })?;
         let cpus = crate::load::online_cpus()?.len() as f64;
         let mut pipeline = Self {

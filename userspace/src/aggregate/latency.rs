@@ -15,7 +15,7 @@ use super::slab::Slab;
 use super::statistics::Statistics;
 use crate::collect::rows::RowDelta;
 use crate::metrics::{self, Metric, MetricType, OTHER, Scope};
-use crate::targets::services::{MAX_SERVICES, ProcessKey, Services};
+use crate::targets::services::{MAX_PROCESSES, MAX_SERVICES, ProcessKey, Services};
 
 /// How the aggregator is to be.
 #[derive(Debug, Clone)]
@@ -126,8 +126,8 @@ impl Aggregator {
         } else {
             let service = services.service_of(subject, start_time_ns);
             let key = ProcessKey::new(subject, start_time_ns);
-            let process =
-                (subject != 0 && subject != UNKNOWN_PROCESS).then(|| self.process(key, &service, services));
+            let is_known = subject != 0 && subject != UNKNOWN_PROCESS;
+            let process = if is_known { self.process(key, &service, services) } else { None };
             (self.owner(&service), process)
         };
         let statistics = &mut self.statistics;
@@ -168,7 +168,7 @@ impl Aggregator {
     /// Notes what a process has resident, in bytes.
     pub fn set_resident(&mut self, key: ProcessKey, service: &Arc<str>, services: &Services, bytes: u64) {
         let index = self.process(key, service, services);
-        if let Some(process) = self.processes.get_mut(index) {
+        if let Some(process) = index.and_then(|index| self.processes.get_mut(index)) {
             process.resident_bytes = bytes;
         }
     }
@@ -250,7 +250,7 @@ impl Aggregator {
             Whose::Service(service) => (self.owner(service), None),
             Whose::Process(key, service, services) => {
                 let process = self.process(key, service, services);
-                (self.owner(service), Some(process))
+                (self.owner(service), process)
             }
         }
     }
@@ -271,37 +271,48 @@ impl Aggregator {
         Owner::Service(index)
     }
 
-    fn process(&mut self, key: ProcessKey, service: &Arc<str>, services: &Services) -> u32 {
+    /// The number of a process; `None` where there is no room for one more than the table of processes knows, which is counted: its
+    /// service has what it measures.
+    fn process(&mut self, key: ProcessKey, service: &Arc<str>, services: &Services) -> Option<u32> {
         let now_ns = self.now_ns;
         if let Some(&index) = self.process_index.get(&key) {
             if let Some(process) = self.processes.get_mut(index) {
                 process.seen_ns = now_ns;
             }
-            return index;
+            return Some(index);
+        }
+        if self.process_index.len() >= MAX_PROCESSES {
+            self.overflow += 1;
+            return None;
         }
         let name = services.get(key).map_or_else(|| service.clone(), |process| process.name.clone());
         let process = Process { key, service: service.clone(), name, resident_bytes: 0, seen_ns: now_ns };
         let index = self.processes.insert(process);
         self.process_index.insert(key, index);
-        index
+        Some(index)
     }
 
-    /// What lives is not gone, active or not; and a process's service and name may be others since it ran a program.
+    /// What lives is not gone, active or not; and a process's service and name may be others since it ran a program, also where it
+    /// has ended since.
     /// Returns how many live.
     fn note_living(&mut self, services: &Services) -> usize {
         let (now_ns, mut count) = (self.now_ns, 0);
-        for (key, living) in services.living() {
+        for (_, living) in services.living() {
             count += 1;
             let service = self.service_index.get(&living.service).copied();
             if let Some(service) = service.and_then(|index| self.services.get_mut(index)) {
                 service.seen_ns = now_ns;
             }
-            let process = self.process_index.get(&key).copied();
-            if let Some(process) = process.and_then(|index| self.processes.get_mut(index)) {
+        }
+        for (&key, &index) in &self.process_index {
+            let Some((known, process)) = services.get(key).zip(self.processes.get_mut(index)) else {
+                continue;
+            };
+            if known.ended_at_ns.is_none() {
                 process.seen_ns = now_ns;
-                process.service.clone_from(&living.service);
-                process.name.clone_from(&living.name);
             }
+            process.service.clone_from(&known.service);
+            process.name.clone_from(&known.name);
         }
         count
     }

@@ -126,6 +126,10 @@ pub struct LatencySeries {
     /// Its numbers.
     #[serde(flatten)]
     pub stats: Both,
+    /// Of a histogram since the start, the buckets that are not empty: the upper bound in seconds, inclusive, or `None` for what
+    /// is longer than the last one; and how many observations it has beyond the bound before.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub buckets: Vec<(Option<f64>, u64)>,
 }
 
 /// A family in detail.

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use hostscope_wire::histogram::bound_ns;
+
 use super::latency::{Aggregator, Process, carries_service};
 use super::report::{Both, LatencyFamily, LatencyReport, LatencySeries, ProcessReport, ProcessStats, Stats};
 use super::series::{Key, MetricRef, Owner, at};
@@ -52,8 +54,8 @@ impl Aggregator {
             }
             let mut labels: BTreeMap<&'static str, Arc<str>> = self.label_pairs(key).collect();
             labels.extend(self.service_name(key.owner).map(|service| ("service", service)));
-            let stats = self.both(entry);
-            families.entry(key.metric).or_default().push(LatencySeries { labels, stats });
+            let series = LatencySeries { labels, stats: self.both(entry), buckets: filled_buckets(entry) };
+            families.entry(key.metric).or_default().push(series);
         }
         let in_order = METRICS.iter().filter_map(|&metric| {
             let mut series = families.remove(&MetricRef(metric))?;
@@ -135,6 +137,12 @@ impl Aggregator {
             .chain(self.label_pairs(key).map(|(_, value)| value))
             .collect()
     }
+}
+
+fn filled_buckets(entry: &Entry) -> Vec<(Option<f64>, u64)> {
+    let counts = entry.total().values.iter().skip(at::BUCKETS).enumerate();
+    let seconds = |bucket| bound_ns(bucket).map(|bound_ns| bound_ns as f64 / 1e9);
+    counts.filter(|&(_, &count)| count > 0).map(|(bucket, &count)| (seconds(bucket), count)).collect()
 }
 
 fn blank(process: &Process) -> ProcessStats {

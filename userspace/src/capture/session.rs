@@ -425,7 +425,11 @@ fn watch(pids: &[u32], kernel: &mut Kernel, processes: &mut Processes) -> Result
     Ok(pids.iter().copied().collect())
 }
 
-fn check_exists(pid: u32) -> Result<()> {
+/// Whether `pid` is a process.
+///
+/// # Errors
+/// It is a thread, or nothing.
+pub fn check_exists(pid: u32) -> Result<()> {
     let task = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let group =
         task.lines().find_map(|line| line.strip_prefix("Tgid:")).and_then(|id| id.trim().parse::<u32>().ok());

@@ -6,8 +6,12 @@ mod agent;
 mod completions;
 mod diff;
 mod doctor;
+mod latency;
 mod logging;
+mod progress;
 mod record;
+mod signals;
+mod target;
 mod values;
 
 use std::process::ExitCode;
@@ -35,6 +39,7 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Record(record::Arguments),
+    Latency(latency::Arguments),
     Agent(agent::Arguments),
     Diff(diff::Arguments),
     Doctor(doctor::Arguments),
@@ -43,7 +48,7 @@ enum Command {
 }
 
 /// Runs the program; the exit status is the command line's contract: 0 done, 1 failed, 2 wrong usage, 3 missing
-/// privilege, 4 the kernel lacks what is needed; of a command that was profiled its own.
+/// privilege, 4 the kernel lacks what is needed; of a command that was watched its own.
 #[must_use]
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -59,7 +64,8 @@ pub fn main() -> ExitCode {
 
 fn run(arguments: Arguments) -> Result<ExitCode> {
     match arguments.command {
-        Command::Record(record) => record::run(record, arguments.quiet, arguments.verbose),
+        Command::Record(record) => record::run(&record, arguments.quiet, arguments.verbose),
+        Command::Latency(latency) => latency::run(&latency, arguments.quiet),
         Command::Agent(agent) => agent::run(agent, arguments.quiet),
         Command::Diff(diff) => diff::run(&diff, arguments.quiet),
         Command::Doctor(doctor) => doctor::run(&doctor),

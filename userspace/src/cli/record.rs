@@ -1,19 +1,16 @@
 //! `hostscope record`: a profile to files.
 
-use std::io::{IsTerminal, Write};
-use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{ExitCode, ExitStatus};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use clap::{Args, builder::PossibleValuesParser, builder::TypedValueParser};
-use signal_hook::consts::{SIGINT, SIGTERM};
 
-use super::values;
+use super::progress::ProgressLine;
+use super::target::TargetArguments;
+use super::{signals, values};
 use crate::capture::{self, Captured, Progress, Stop, Summary};
-use crate::config::{CaptureSettings, DEFAULT_UNWIND_MEMORY_BYTES, Kind, Target, UnwindSettings};
+use crate::config::{CaptureSettings, DEFAULT_UNWIND_MEMORY_BYTES, Kind, UnwindSettings};
 use crate::error::{Error, Result};
 use crate::outputs;
 
@@ -57,55 +54,18 @@ pub struct Arguments {
     idle: bool,
 }
 
-#[derive(Debug, Args)]
-#[group(multiple = false)]
-struct TargetArguments {
-    /// A process, with what it forks from now on. May be repeated
-    #[arg(short, long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
-    pid: Vec<u32>,
-
-    /// A cgroup (version 2) and everything below it
-    #[arg(long, value_name = "PATH")]
-    cgroup: Option<PathBuf>,
-
-    /// A command to start and profile until it ends, with what it forks
-    #[arg(last = true, value_name = "COMMAND")]
-    command: Vec<String>,
-}
-
 fn kind_parser() -> impl TypedValueParser<Value = Kind> {
     PossibleValuesParser::new(Kind::ALL.iter().map(|kind| kind.name()))
         .map(|name| Kind::ALL.iter().copied().find(|kind| kind.name() == name).unwrap_or(Kind::Cpu))
 }
 
-impl TargetArguments {
-    fn target(self) -> Target {
-        if !self.command.is_empty() {
-            Target::Command(self.command)
-        } else if let Some(path) = self.cgroup {
-            Target::Cgroup(path)
-        } else if self.pid.is_empty() {
-            Target::Host
-        } else {
-            let mut pids = self.pid;
-            pids.sort_unstable();
-            pids.dedup();
-            Target::Pids(pids)
-        }
-    }
-}
-
 /// Runs it.
-pub fn run(arguments: Arguments, quiet: bool, verbose: u8) -> Result<ExitCode> {
-    // The parser takes `--` with nothing after it for no `--`, and this would profile the whole host.
-    if arguments.target.command.is_empty() && std::env::args_os().next_back().is_some_and(|last| last == "--")
-    {
-        return Err(Error::usage("there is no command after --", "name one: hostscope record -- COMMAND"));
-    }
-    let paths = output_paths(&arguments)?;
+pub fn run(arguments: &Arguments, quiet: bool, verbose: u8) -> Result<ExitCode> {
+    let target = arguments.target.chosen("record")?;
+    let paths = output_paths(arguments)?;
     let settings = CaptureSettings {
         kind: arguments.kind,
-        target: arguments.target.target(),
+        target,
         duration: arguments.duration,
         frequency_hertz: arguments.frequency,
         include_idle: arguments.idle,
@@ -113,9 +73,11 @@ pub fn run(arguments: Arguments, quiet: bool, verbose: u8) -> Result<ExitCode> {
         unwind: UnwindSettings { memory_bytes: arguments.unwind_memory << 20, ..UnwindSettings::default() },
     };
     let stop = Stop::new()?;
-    let terminated = on_signals(&stop)?;
-    let mut line = ProgressLine::new(quiet, settings.duration);
-    let outcome = capture::run(&settings, &stop, &mut |progress| line.show(progress));
+    let terminated = signals::end(&stop)?;
+    let mut line =
+        ProgressLine::new(quiet, settings.duration, "recording; Ctrl-C ends it and writes the files");
+    let mut show = |Progress { elapsed, samples }| line.show(elapsed, &format!(", {samples} samples"));
+    let outcome = capture::run(&settings, &stop, &mut show);
     line.clear();
     let Captured { profile, summary, mut command } = outcome?;
     for path in &paths {
@@ -129,11 +91,7 @@ pub fn run(arguments: Arguments, quiet: bool, verbose: u8) -> Result<ExitCode> {
         }
         report(&summary, verbose);
     }
-    let Some(command) = &mut command else { return Ok(ExitCode::SUCCESS) };
-    if terminated.load(Ordering::Relaxed) {
-        command.signal(rustix::process::Signal::TERM);
-    }
-    command.wait().map(own_status)
+    signals::status_of(command.as_mut(), &terminated)
 }
 
 /// The files to write, checked: a capture of ten minutes must not fail at its end for a missing folder.
@@ -150,29 +108,6 @@ fn output_paths(arguments: &Arguments) -> Result<Vec<PathBuf>> {
     }
     paths.iter().try_for_each(|path| outputs::check_writable(path))?;
     Ok(paths)
-}
-
-/// The first Ctrl-C (or SIGTERM) ends the capture, the second the program. True where SIGTERM came.
-fn on_signals(stop: &Stop) -> Result<Arc<AtomicBool>> {
-    let failed =
-        |error: std::io::Error| Error::failed(format!("cannot handle signals: {error}"), "raise ulimit -n");
-    let once = Arc::new(AtomicBool::new(false));
-    let terminated = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        // The order matters: the first signal finds `once` unset here and sets it below.
-        signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&once))
-            .map_err(failed)?;
-        signal_hook::flag::register(signal, Arc::clone(&once)).map_err(failed)?;
-        signal_hook::low_level::pipe::register(signal, stop.handle()?).map_err(failed)?;
-    }
-    signal_hook::flag::register(SIGTERM, Arc::clone(&terminated)).map_err(failed)?;
-    Ok(terminated)
-}
-
-/// The command's own status as a shell would show it.
-fn own_status(status: ExitStatus) -> ExitCode {
-    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
-    ExitCode::from(code as u8)
 }
 
 fn report(summary: &Summary, verbose: u8) {
@@ -221,44 +156,6 @@ fn summary_line(summary: &Summary) -> String {
         summary.duration.as_secs_f64(),
         summary.lost_samples,
     )
-}
-
-/// The line that says how far a capture is, on a terminal only.
-struct ProgressLine {
-    enabled: bool,
-    shown: bool,
-    duration: Option<Duration>,
-}
-
-impl ProgressLine {
-    fn new(quiet: bool, duration: Option<Duration>) -> Self {
-        let line = Self { enabled: !quiet && std::io::stderr().is_terminal(), shown: false, duration };
-        if line.enabled && duration.is_none() {
-            eprintln!("hostscope: recording; Ctrl-C ends it and writes the files");
-        }
-        line
-    }
-
-    fn show(&mut self, progress: Progress) {
-        if !self.enabled {
-            return;
-        }
-        self.shown = true;
-        let of =
-            self.duration.map_or_else(String::new, |duration| format!(" of {:.0}", duration.as_secs_f64()));
-        eprint!(
-            "\r\x1b[Khostscope: {:.0}{of} s, {} samples",
-            progress.elapsed.as_secs_f64(),
-            progress.samples
-        );
-        let _ = std::io::stderr().flush();
-    }
-
-    fn clear(&mut self) {
-        if std::mem::take(&mut self.shown) {
-            eprint!("\r\x1b[K");
-        }
-    }
 }
 
 #[cfg(test)]

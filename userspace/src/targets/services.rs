@@ -94,6 +94,7 @@ pub struct Services {
     proc: PathBuf,
     other: Arc<str>,
     kernel: Arc<str>,
+    by_process_name: bool,
     /// The latest time told, in nanoseconds of `CLOCK_MONOTONIC`, on which events and calls agree.
     now_ns: u64,
     /// Processes that found no room, and names that found none: they count for `~other`.
@@ -121,9 +122,17 @@ impl Services {
             proc: proc.into(),
             other: OTHER.into(),
             kernel: KERNEL.into(),
+            by_process_name: false,
             now_ns: 0,
             overflow: 0,
         }
+    }
+
+    /// Takes every process for a service by its own name: what tells apart the processes of a target, which often belong to one
+    /// service all together.
+    #[must_use]
+    pub fn by_process_name(self) -> Self {
+        Self { by_process_name: true, ..self }
     }
 
     /// Reads every process of the host as of `now_ns` of `CLOCK_MONOTONIC`, and ends those whose end was not told. About 36 µs a process,
@@ -157,9 +166,8 @@ impl Services {
     pub fn on_fork(&mut self, record: &ProcessRecord) {
         self.now_ns = self.now_ns.max(record.header.time_ns);
         let key = ProcessKey::new(record.tgid, record.start_time_ns);
-        let parent = self.current.get(&record.parent_tgid);
-        let parent = parent.map(|&start_ticks| ProcessKey { pid: record.parent_tgid, start_ticks });
-        let Some(parent) = parent.and_then(|key| self.processes.get(&key)).cloned() else {
+        let Some(parent) = self.current(record.parent_tgid).and_then(|key| self.processes.get(&key)).cloned()
+        else {
             return self.adopt(key, &super::comm(&record.comm));
         };
         self.insert(key, Process { ended_at_ns: None, ..parent });
@@ -201,6 +209,12 @@ impl Services {
             }
         }
         self.processes.get(&key).map_or_else(|| self.other.clone(), |process| process.service.clone())
+    }
+
+    /// The process that has this id now.
+    #[must_use]
+    pub fn current(&self, pid: u32) -> Option<ProcessKey> {
+        self.current.get(&pid).map(|&start_ticks| ProcessKey { pid, start_ticks })
     }
 
     /// What is known of a process.
@@ -311,6 +325,7 @@ impl Services {
         let cgroup = if is_there { self.cgroup_of(key.pid) } else { known };
         let comm = safe_name(comm.as_bytes());
         let service = match (&cgroup, comm.as_deref()) {
+            (_, Some(comm)) if self.by_process_name => self.intern(comm),
             (Some(cgroup), _) => cgroup.service.clone(),
             (None, comm) => {
                 let program = if is_there { self.program(key.pid) } else { None };
