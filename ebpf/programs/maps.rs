@@ -135,6 +135,8 @@ pub struct Thread {
     pub start_time_ns: u64,
     /// When it entered the system call in which it left the CPU; 0 where calls are not timed.
     pub syscall_since_ns: u64,
+    /// The address of its `task_struct`.
+    pub task: u64,
     /// Its process; 0 for the kernel's threads.
     pub tgid: u32,
     /// Why it is off the CPU (see `sched::cause`).
@@ -174,9 +176,10 @@ pub static PAGE_READS: Array<PageRead> = Array::with_max_entries(PAGE_READS_ENTR
 #[map]
 pub static RUNNING_SYSCALL: PerCpuArray<Running> = PerCpuArray::with_max_entries(1, 0);
 
-/// 0 where every process's system calls are timed, 1 where those in [`SYSCALL_PROCESSES`] are.
+/// First 0 where every process's system calls are timed, 1 where those in [`SYSCALL_PROCESSES`] are; then since when they are, by
+/// `CLOCK_MONOTONIC`.
 #[map]
-pub static SYSCALL_SCOPE: Array<u32> = Array::with_max_entries(1, 0);
+pub static SYSCALL_SCOPE: Array<u64> = Array::with_max_entries(2, 0);
 
 /// Processes whose system calls are timed.
 #[map]
@@ -184,8 +187,14 @@ pub static SYSCALL_PROCESSES: HashMap<u32, u32> = HashMap::with_max_entries(SYSC
 
 /// Whose system calls are timed.
 #[inline(always)]
-pub fn syscall_scope() -> u32 {
+pub fn syscall_scope() -> u64 {
     SYSCALL_SCOPE.get(0).copied().unwrap_or(0)
+}
+
+/// Since when system calls are timed.
+#[inline(always)]
+pub fn syscalls_timed_since_ns() -> u64 {
+    SYSCALL_SCOPE.get(1).copied().unwrap_or(0)
 }
 
 /// Declares constants in `.rodata`, which user space sets before load and the kernel then freezes: the verifier takes

@@ -39,7 +39,7 @@ pub fn oom_kill(context: BtfTracePointContext) -> i32 {
     let victim = if maps::victim_arguments() > 1 {
         TypedTask::from_argument(&context, 0).process()
     } else {
-        threads::get(context.arg(0))
+        threads::find(context.arg(0))
             .map_or(UNKNOWN, |thread| Process { start_time_ns: thread.start_time_ns, tgid: thread.tgid })
     };
     rows::count(&RowKey { family: Family::OomKills as u8, ..victim.key() }, 1);

@@ -16,9 +16,11 @@ use crate::maps::{self, Thread};
 use crate::typed_task::TypedTask;
 use crate::{rows, syscall, threads};
 
-/// `TASK_UNINTERRUPTIBLE` and `TASK_DEAD` (include/linux/sched.h).
+/// `TASK_UNINTERRUPTIBLE`, `TASK_DEAD` and `TASK_NOLOAD` (include/linux/sched.h); kernel threads with nothing to do have the first and
+/// the last.
 const UNINTERRUPTIBLE: u32 = 0x2;
 const DEAD: u32 = 0x80;
+const NO_LOAD: u32 = 0x400;
 
 /// `sched_switch(bool preempt, struct task_struct *prev, struct task_struct *next, unsigned int prev_state)`, run by `prev`; the
 /// last argument since 5.18 (commit 9c2136be0878).
@@ -35,7 +37,7 @@ pub fn sched_switch(context: BtfTracePointContext) -> i32 {
         leaves(previous, preempted != 0, state, now_ns);
     }
     if next.tid() != 0 {
-        arrives(next.tid(), now_ns);
+        arrives(next, now_ns);
     }
     0
 }
@@ -44,9 +46,10 @@ pub fn sched_switch(context: BtfTracePointContext) -> i32 {
 fn leaves(task: TypedTask, preempted: bool, state: u32, now_ns: u64) {
     let tid = task.tid();
     let run_delay_ns = task.run_delay_ns();
-    let Some(thread) = threads::get(tid) else {
+    let syscall_since_ns = syscall::take_running(tid);
+    let Some(thread) = threads::get(tid, task.address()) else {
         if state & DEAD == 0 {
-            first_seen(task, tid, cause(task, preempted, state), now_ns, run_delay_ns);
+            first_seen(task, cause(task, preempted, state), now_ns, run_delay_ns, syscall_since_ns);
         }
         return;
     };
@@ -65,23 +68,26 @@ fn leaves(task: TypedTask, preempted: bool, state: u32, now_ns: u64) {
         return;
     }
     thread.run_delay_ns = run_delay_ns;
-    thread.syscall_since_ns = syscall::take_running(tid, thread.syscall_since_ns);
+    if syscall_since_ns != 0 {
+        thread.syscall_since_ns = syscall_since_ns;
+    }
     thread.cause = cause(task, preempted, state);
     thread.off_since_ns = now_ns;
 }
 
 /// What a thread does that nobody has met yet. Its first wait is known where it has been given a CPU just once.
 #[inline(never)]
-fn first_seen(task: TypedTask, tid: u32, cause: u32, now_ns: u64, run_delay_ns: u64) {
+fn first_seen(task: TypedTask, cause: u32, now_ns: u64, run_delay_ns: u64, syscall_since_ns: u64) {
     let process = task.process();
     let thread = Thread {
         off_since_ns: now_ns,
         run_delay_ns,
         start_time_ns: process.start_time_ns,
-        syscall_since_ns: syscall::take_running(tid, 0),
+        syscall_since_ns,
+        task: task.address(),
         tgid: process.tgid,
         cause,
-        tid,
+        tid: task.tid(),
         reserved: 0,
     };
     threads::insert(thread);
@@ -91,8 +97,8 @@ fn first_seen(task: TypedTask, tid: u32, cause: u32, now_ns: u64, run_delay_ns: 
 }
 
 #[inline(always)]
-fn arrives(tid: u32, now_ns: u64) {
-    let Some(thread) = threads::get(tid) else { return };
+fn arrives(task: TypedTask, now_ns: u64) {
+    let Some(thread) = threads::get(task.tid(), task.address()) else { return };
     let since_ns = thread.off_since_ns;
     if since_ns == 0 {
         return;
@@ -115,7 +121,7 @@ fn cause(task: TypedTask, preempted: bool, state: u32) -> u32 {
         Wait::Preempted
     } else if task.is_in_iowait() {
         Wait::IoWait
-    } else if state & UNINTERRUPTIBLE != 0 {
+    } else if state & UNINTERRUPTIBLE != 0 && state & NO_LOAD == 0 {
         Wait::Uninterruptible
     } else {
         Wait::Interruptible

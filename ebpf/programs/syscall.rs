@@ -53,22 +53,22 @@ pub fn syscall_exit(context: BtfTracePointContext) -> i32 {
     let Some(running) = maps::RUNNING_SYSCALL.get_ptr_mut(0) else { return 0 };
     // SAFETY: this CPU's own element.
     let running = unsafe { &mut *running };
+    // SAFETY: the helper has no precondition.
+    let task = TypedTask::from_pointer(unsafe { bpf_get_current_task_btf() } as u64);
     let since_ns = if running.since_ns != 0 && running.tid == ids as u32 {
         core::mem::take(&mut running.since_ns)
     } else {
-        let Some(thread) = threads::get(ids as u32) else { return 0 };
+        let Some(thread) = threads::get(ids as u32, task.address()) else { return 0 };
         core::mem::take(&mut thread.syscall_since_ns)
     };
-    if since_ns == 0 {
-        return 0; // entered before the probes, or not watched
+    if since_ns == 0 || since_ns < maps::syscalls_timed_since_ns() {
+        return 0; // not watched, or entered before the probes were attached, maybe in an earlier stretch of timing
     }
-    // SAFETY: the helper has no precondition.
-    let task = TypedTask::from_pointer(unsafe { bpf_get_current_task_btf() } as u64);
     let number = TypedTask::registers_call(context.arg::<u64>(0));
     if number == 0 {
         return 0;
     }
-    // SAFETY: as above.
+    // SAFETY: the helper has no precondition.
     let duration_ns = unsafe { bpf_ktime_get_ns() }.wrapping_sub(since_ns);
     let key = RowKey {
         start_time_ns: task.start_time_ns(),
@@ -85,16 +85,16 @@ pub fn syscall_exit(context: BtfTracePointContext) -> i32 {
     0
 }
 
-/// When the call was entered that the thread `tid` is in as it leaves this CPU, taken from the CPU's slot; else what its entry
-/// says.
+/// When the call was entered that the thread `tid` is in as it leaves this CPU, taken from the CPU's slot; 0 where that
+/// has none.
 #[inline(always)]
-pub fn take_running(tid: u32, known_ns: u64) -> u64 {
-    let Some(running) = maps::RUNNING_SYSCALL.get_ptr_mut(0) else { return known_ns };
+pub fn take_running(tid: u32) -> u64 {
+    let Some(running) = maps::RUNNING_SYSCALL.get_ptr_mut(0) else { return 0 };
     // SAFETY: this CPU's own element.
     let running = unsafe { &mut *running };
     if running.since_ns != 0 && running.tid == tid {
         core::mem::take(&mut running.since_ns)
     } else {
-        known_ns
+        0
     }
 }

@@ -48,6 +48,12 @@ impl TypedTask {
         Self(pointer as *const u8)
     }
 
+    /// Where it is: with its id it tells it from all others.
+    #[inline(always)]
+    pub fn address(self) -> u64 {
+        self.0 as u64
+    }
+
     #[inline(always)]
     fn load<T: Copy>(self, offset: u32) -> T {
         // SAFETY: a typed pointer of the kernel plus the offset of a member: the verifier checks both.
@@ -113,23 +119,29 @@ impl TypedTask {
             let registers = unsafe { bpf_task_pt_regs(self.0.cast_mut().cast::<task_struct>()) };
             return Self::registers_call(registers as u64);
         }
-        crate::task::Task::from_argument(self.0 as u64)
-            .saved_registers()
-            .map_or(0, |registers| call_plus_1(registers.orig_rax))
+        let registers = crate::task::Task::from_argument(self.0 as u64).saved_registers();
+        registers.map_or(0, |registers| call_plus_1(registers.orig_rax, registers.rip, registers.cs))
     }
 
     /// Likewise, from typed registers.
     #[inline(always)]
     pub fn registers_call(registers: u64) -> u32 {
-        let offset = core::mem::offset_of!(pt_regs, orig_rax) as u32;
-        call_plus_1(Self(registers as *const u8).load(offset))
+        let registers = Self(registers as *const u8);
+        call_plus_1(
+            registers.load(core::mem::offset_of!(pt_regs, orig_rax) as u32),
+            registers.load(core::mem::offset_of!(pt_regs, rip) as u32),
+            registers.load(core::mem::offset_of!(pt_regs, cs) as u32),
+        )
     }
 }
 
-/// Interrupts and exceptions leave −1 in `orig_ax` (arch/x86/entry/entry_64.S).
+/// Interrupts and exceptions leave −1 in `orig_ax` (arch/x86/entry/entry_64.S). The kernel's workers for a process (io_uring, vhost)
+/// have a copy of their maker's registers, with 0 as `ip` (`copy_thread`, since 5.12). Calls of 32-bit code (`__USER32_CS`) have other
+/// numbers; those of 64-bit code by `int 0x80` have, too, and are taken for others.
 #[inline(always)]
-fn call_plus_1(orig_ax: u64) -> u32 {
-    if orig_ax < MAX_CALL { orig_ax as u32 + 1 } else { 0 }
+fn call_plus_1(orig_ax: u64, ip: u64, cs: u64) -> u32 {
+    const USER32_CS: u64 = 0x23;
+    if orig_ax < MAX_CALL && ip != 0 && cs & 0xffff != USER32_CS { orig_ax as u32 + 1 } else { 0 }
 }
 
 impl Process {

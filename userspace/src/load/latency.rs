@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 
 use aya::Ebpf;
-use aya::maps::{Array, HashMap, MapData};
+use aya::maps::{Array, HashMap, MapData, MapError};
 use hostscope_wire::PROBES;
 use hostscope_wire::limits::{EVENTS_WAKE_FRACTION, ROWS_ENTRIES, THREADS_ENTRIES, filter};
 use hostscope_wire::spec::{Attach, KernelVersion, ProbeSpec, Purpose};
 
-use rustix::time::{ClockId, clock_getres};
+use rustix::time::{ClockId, clock_getres, clock_gettime};
 
 use super::object::{self, Constant};
 use super::preflight::{self, State};
@@ -41,7 +41,7 @@ pub struct Latency {
     pub events: maps::Events,
     /// Losses.
     pub losses: maps::Losses,
-    syscall_scope: Array<MapData, u32>,
+    syscall_scope: Array<MapData, u64>,
     syscall_processes: HashMap<MapData, u32, u32>,
     /// What is attached, by program.
     links: BTreeMap<&'static str, attach::Link>,
@@ -162,39 +162,70 @@ impl Latency {
     /// # Errors
     /// The probes cannot be attached, or there are too many processes.
     pub fn time_system_calls(&mut self, whose: &SystemCalls) -> Result<()> {
+        if *whose == SystemCalls::Off {
+            self.detach_system_calls();
+            return Ok(());
+        }
         let failed =
             |what: String| Error::kernel(format!("cannot time system calls: {what}"), "see hostscope doctor");
+        // It notes when a call was entered in which a thread goes off the CPU.
+        let is_needed = |probe: &&ProbeState| {
+            probe.spec.purpose == Purpose::SystemCalls || probe.spec.program == "sched_switch"
+        };
+        let broken = self
+            .probes
+            .iter()
+            .filter(is_needed)
+            .find(|probe| probe.state == State::Off && !probe.is_wanted_off());
+        if let Some(broken) = broken {
+            return Err(failed(format!("{} is off: {}", broken.spec.name, broken.reason)));
+        }
+        self.choose_processes(whose).map_err(|error| failed(error.to_string()))?;
+        if self.times_system_calls() {
+            return Ok(());
+        }
+        // What was entered before, maybe in an earlier stretch of timing, is not timed.
+        self.syscall_scope.set(1, monotonic_ns(), 0).map_err(|error| failed(error.to_string()))?;
+        for index in 0..self.probes.len() {
+            let spec = self.probes[index].spec;
+            if spec.purpose == Purpose::SystemCalls {
+                if let Err(reason) = self.attach(spec) {
+                    // Half of it would cost as much and tell nothing.
+                    self.detach_system_calls();
+                    return Err(failed(reason));
+                }
+                self.probes[index].turn_on();
+            }
+        }
+        Ok(())
+    }
+
+    fn choose_processes(&mut self, whose: &SystemCalls) -> std::result::Result<(), MapError> {
         let wanted: &[u32] = match whose {
             SystemCalls::Of(pids) => pids,
             _ => &[],
         };
-        let scope = u32::from(matches!(whose, SystemCalls::Of(_)));
         let known: Vec<u32> = self.syscall_processes.keys().flatten().collect();
+        for pid in wanted.iter().filter(|pid| !known.contains(pid)) {
+            self.syscall_processes.insert(pid, 1, 0)?;
+        }
+        self.syscall_scope.set(0, u64::from(matches!(whose, SystemCalls::Of(_))), 0)?;
         for pid in known.iter().filter(|pid| !wanted.contains(pid)) {
             let _ = self.syscall_processes.remove(pid);
         }
-        for pid in wanted.iter().filter(|pid| !known.contains(pid)) {
-            self.syscall_processes.insert(pid, 1, 0).map_err(|error| failed(error.to_string()))?;
-        }
-        self.syscall_scope.set(0, scope, 0).map_err(|error| failed(error.to_string()))?;
+        Ok(())
+    }
+
+    fn detach_system_calls(&mut self) {
         for index in 0..self.probes.len() {
-            let ProbeState { spec, state, ref reason } = self.probes[index];
-            if spec.purpose != Purpose::SystemCalls {
-                continue;
-            }
-            if *whose == SystemCalls::Off {
+            let spec = self.probes[index].spec;
+            if spec.purpose == Purpose::SystemCalls {
                 self.detach(spec);
-                if state == State::On {
+                if self.probes[index].state == State::On {
                     self.probes[index].rest(NOT_ASKED_FOR);
                 }
-            } else if state != State::Off || reason == NOT_ASKED_FOR {
-                self.attach(spec).map_err(failed)?;
-                self.probes[index].turn_on();
-            } else {
-                return Err(failed(reason.clone()));
             }
         }
-        Ok(())
     }
 
     /// Whether system calls are timed.
@@ -204,6 +235,12 @@ impl Latency {
             .iter()
             .any(|spec| spec.purpose == Purpose::SystemCalls && self.links.contains_key(spec.program))
     }
+}
+
+/// Now, by the clock of the programs.
+fn monotonic_ns() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
 /// Why the probes of every system call are off at first.
