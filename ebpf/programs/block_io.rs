@@ -5,6 +5,9 @@
 //! address: requests are made once for all with their queue, and one that is issued again has its entry replaced.
 //!
 //! What has no requests is not seen, but what lies below it is: device mapper, md, zram.
+//!
+//! Cost on a 2-core virtual machine (kernel 6.18): 860 ns a request, both hooks, by the kernel's statistics of programs; caches are
+//! cold there.
 
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;

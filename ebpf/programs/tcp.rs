@@ -2,6 +2,9 @@
 //!
 //! Who connects is taken from the caller of connect, hence right for sockets that do not block as well. Who has a server's
 //! connection is known from its first message (see `messages`), until then its listener's process stands in.
+//!
+//! Cost on a 2-core virtual machine (kernel 6.18): 220 ns a change of state, about 1 µs a connection and end, by the kernel's
+//! statistics of programs, which add some 30 ns of their own.
 
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;

@@ -209,8 +209,8 @@ pub const UNKNOWN_PROCESS: u32 = u32::MAX;
 pub struct RowKey {
     /// When the process started, in nanoseconds of `CLOCK_BOOTTIME`; 0 for kernel threads and devices.
     pub start_time_ns: u64,
-    /// The process (thread group) in the host's pid namespace, 0 for the kernel's own threads and doings, [`UNKNOWN_PROCESS`]; or a device, as the kernel
-    /// numbers it (12 bits major, 20 bits minor).
+    /// The process (thread group) in the host's pid namespace, 0 for the kernel's own threads and doings, [`UNKNOWN_PROCESS`] where
+    /// nobody knows; or a device, as the kernel numbers it (12 bits major, 20 bits minor).
     pub subject: u32,
     /// A [`Family`].
     pub family: u8,
