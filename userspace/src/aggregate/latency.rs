@@ -304,7 +304,9 @@ impl Aggregator {
             }
         }
         for (&key, &index) in &self.process_index {
-            let Some((known, process)) = services.get(key).zip(self.processes.get_mut(index)) else { continue };
+            let Some((known, process)) = services.get(key).zip(self.processes.get_mut(index)) else {
+                continue;
+            };
             if known.ended_at_ns.is_none() {
                 process.seen_ns = now_ns;
             }
