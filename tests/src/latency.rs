@@ -65,7 +65,8 @@ impl Measured {
     #[must_use]
     pub fn series(&self, family: &str, labels: &[(&str, &str)]) -> Vec<&Value> {
         let families = self.json["families"].as_array().expect("families");
-        let all = families.iter().filter(|it| it["family"] == family).flat_map(|it| it["series"].as_array());
+        let all =
+            families.iter().filter(|it| it["family"] == family).filter_map(|it| it["series"].as_array());
         all.flatten()
             .filter(|series| labels.iter().all(|(name, value)| series["labels"][name] == *value))
             .collect()
