@@ -41,6 +41,19 @@ fn count(measured: &Measured, family: &str, labels: &[(&str, &str)]) -> u64 {
     measured.sum(family, labels, "count")
 }
 
+/// Asserts that there were so many waits, exactly: except that where another takes the CPU between a thread's decision to wait and
+/// its leaving, and what it waits for comes meanwhile, the kernel sees a preemption and no wait. On a busy host one in ten may be that.
+#[track_caller]
+fn assert_waits(measured: &Measured, family: &str, labels: &[(&str, &str)], expected: u64) {
+    let found = count(measured, family, labels);
+    let preempted = count(measured, "offcpu", &[("reason", "preempted")]);
+    let least = expected - preempted.min(expected / 10);
+    assert!(
+        (least..=expected).contains(&found),
+        "{found} of {expected} {family} {labels:?}, {preempted} preempted"
+    );
+}
+
 /// Asserts that half of the waits and more lasted `ms`: the bucket that has so much has the median.
 #[track_caller]
 fn assert_median(series: &Value, ms: f64) {
@@ -57,10 +70,11 @@ fn twenty_three_reads_that_wait_are_twenty_three() {
     let _host = host();
     let (measured, _) = measure(&[], &["reads", "23", "10000"]);
     let blocked = measured.one("syscall_blocked", &[("syscall", "read")]);
-    assert_eq!((&blocked["total"]["count"], &blocked["labels"]["service"]), (&23.into(), &"delays".into()));
+    assert_eq!(blocked["labels"]["service"], "delays");
+    assert_waits(&measured, "syscall_blocked", &[("syscall", "read")], 23);
     assert_median(blocked, 10.0);
-    assert_eq!(count(&measured, "offcpu", &[("reason", "io")]), 23);
-    assert_eq!(count(&measured, "offcpu", &[("reason", "sleep")]), 23);
+    assert_waits(&measured, "offcpu", &[("reason", "io")], 23);
+    assert_waits(&measured, "offcpu", &[("reason", "sleep")], 23);
     let timed = measured.one("syscall_duration", &[("syscall", "read")]);
     assert_eq!((&timed["total"]["count"], &timed["total"]["errors"]), (&23.into(), &0.into()));
     assert_median(timed, 10.0);
@@ -91,16 +105,16 @@ fn errors_are_counted_by_call_and_name() {
 fn sleeps_and_locks_are_told_apart() {
     let _host = host();
     let (measured, _) = measure(&[], &["sleeps", "40", "5000"]);
-    assert_eq!(count(&measured, "syscall_blocked", &[("syscall", "nanosleep")]), 40);
+    assert_waits(&measured, "syscall_blocked", &[("syscall", "nanosleep")], 40);
     assert_eq!(count(&measured, "syscall_duration", &[("syscall", "nanosleep")]), 40);
     assert_median(measured.one("offcpu", &[("reason", "sleep")]), 5.0);
-    assert_eq!(count(&measured, "offcpu", &[("reason", "sleep")]), 40);
+    assert_waits(&measured, "offcpu", &[("reason", "sleep")], 40);
     assert_eq!(count(&measured, "offcpu", &[("reason", "lock")]), 0);
 
     let (measured, _) = measure(&["--no-syscalls"], &["futexes", "20", "20000"]);
     assert_median(measured.one("syscall_blocked", &[("syscall", "futex")]), 20.0);
-    assert_eq!(count(&measured, "syscall_blocked", &[("syscall", "futex")]), 20);
-    assert_eq!(count(&measured, "offcpu", &[("reason", "lock")]), 20);
+    assert_waits(&measured, "syscall_blocked", &[("syscall", "futex")], 20);
+    assert_waits(&measured, "offcpu", &[("reason", "lock")], 20);
     assert_eq!(count(&measured, "syscall_duration", &[]), 0);
     assert_eq!(measured.json["every_system_call"], false);
 }
@@ -110,7 +124,7 @@ fn a_loop_of_events_waits_in_epoll() {
     let _host = host();
     let (measured, _) = measure(&[], &["epolls", "23", "10000"]);
     assert_median(measured.one("syscall_blocked", &[("syscall", "epoll_wait")]), 10.0);
-    assert_eq!(count(&measured, "syscall_blocked", &[("syscall", "epoll_wait")]), 23);
+    assert_waits(&measured, "syscall_blocked", &[("syscall", "epoll_wait")], 23);
     assert_eq!(count(&measured, "syscall_blocked", &[("syscall", "read")]), 0);
     assert_eq!(count(&measured, "syscall_duration", &[("syscall", "read")]), 23);
 }
@@ -161,7 +175,7 @@ fn an_exec_from_another_thread_keeps_the_process() {
     let delays = delays.to_str().unwrap();
     let measured = measure_command(&[], &[delays, "now", "exec", delays, "now", "sleeps", "10", "5000"], 0);
     assert_eq!(count(&measured, "syscall_duration", &[("syscall", "nanosleep")]), 10);
-    assert_eq!(count(&measured, "syscall_blocked", &[("syscall", "nanosleep")]), 10);
+    assert_waits(&measured, "syscall_blocked", &[("syscall", "nanosleep")], 10);
     assert_eq!(measured.json["processes"]["processes"].as_array().unwrap().len(), 1);
 }
 
@@ -174,7 +188,7 @@ fn a_command_is_counted_from_its_exec_on() {
     assert!(measured.json["total_seconds"].as_f64().unwrap() < 1.0, "it ended by itself");
     let measured = measure_command(&[], &[delays, "now", "reads", "23", "10000"], 0);
     // Its wait to be let go, which is a read, is not its own.
-    assert_eq!(count(&measured, "syscall_blocked", &[("syscall", "read")]), 23);
+    assert_waits(&measured, "syscall_blocked", &[("syscall", "read")], 23);
     assert_eq!(count(&measured, "syscall_duration", &[("syscall", "read")]), 23);
     assert_eq!(count(&measured, "syscall_duration", &[("syscall", "execve")]), 1);
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use hostscope::outputs;
 use hostscope::profile::Profile;
 use hostscope_wire::PROBES;
-use hostscope_wire::spec::Attach;
+use hostscope_wire::spec::{Attach, Purpose};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
@@ -121,6 +121,7 @@ impl Running {
         let cpus = online_cpus();
         let wanted: usize = PROBES
             .iter()
+            .filter(|probe| matches!(probe.purpose, Purpose::Profile | Purpose::Processes))
             .map(|probe| if let Attach::RawTracepoint(_) = probe.attach { 1 } else { cpus })
             .sum();
         let folder = format!("/proc/{}/fd", self.pid());

@@ -45,6 +45,8 @@ pub struct MeasureSettings {
     pub disabled_probes: Vec<String>,
     /// Processes that it is about, each a service by its own name, with what they fork; `None` for the whole host.
     pub only: Option<Vec<u32>>,
+    /// Whether every system call of those is timed from the start, and not only those that wait.
+    pub every_system_call: bool,
 }
 
 /// A measurement under way. What it has in the kernel goes with it.
@@ -101,27 +103,30 @@ impl Measurement {
     /// Loads the kernel side and looks who is there.
     ///
     /// # Errors
-    /// Nothing at all can be measured.
+    /// Nothing at all can be measured, or not every system call where that is asked for.
     pub fn begin(settings: MeasureSettings) -> Result<Self> {
-        let kernel = Latency::load(&LatencySettings { disabled_probes: settings.disabled_probes })?;
-        let now = Instant::now();
-        let now_ns = now_ns();
+        let mut kernel = Latency::load(&LatencySettings { disabled_probes: settings.disabled_probes })?;
         let mut services = Services::default();
         if settings.only.is_some() {
             services = services.by_process_name();
         }
-        if let Err(error) = services.scan(now_ns) {
+        if let Err(error) = services.scan(now_ns()) {
             tracing::warn!("cannot look through /proc, services are named by what the kernel tells: {error}");
         }
+        let chosen = Chosen::new(settings.only.as_deref(), &services);
+        if settings.every_system_call {
+            kernel.time_system_calls(&settings.only.map_or(SystemCalls::All, SystemCalls::Of))?;
+        }
+        let now = Instant::now();
         Ok(Self {
             kernel,
             reader: RowReader::default(),
             changed: Vec::new(),
-            chosen: Chosen::new(settings.only.as_deref(), &services),
+            chosen,
             services,
             accounts: Accounts::from_now(),
             host: Host::new("/proc"),
-            aggregator: Arc::new(Mutex::new(Aggregator::new(settings.series, now_ns))),
+            aggregator: Arc::new(Mutex::new(Aggregator::new(settings.series, now_ns()))),
             malformed: 0,
             next_accounts: now,
             accounts_read: 0,

@@ -74,6 +74,7 @@ impl Pipeline {
             series: series_settings(settings),
             disabled_probes: settings.disabled_probes.clone(),
             only: None,
+            every_system_call: false,
         })?;
         let cpus = crate::load::online_cpus()?.len() as f64;
         let mut pipeline = Self {

@@ -15,7 +15,6 @@ use crate::aggregate::report::{LatencyReport, ProcessReport};
 use crate::capture::{self, Stop, StoppedCommand};
 use crate::config::Target;
 use crate::error::{Error, Result};
-use crate::load::latency::SystemCalls;
 use crate::load::preflight::State;
 
 /// How often rows are read: what a process that lives shorter has counted is there as well, so this is about progress, and about
@@ -75,11 +74,12 @@ pub struct Measured {
 pub fn run(settings: &RunSettings, stop: &Stop, progress: &mut dyn FnMut(Duration)) -> Result<Measured> {
     // Before the probes: its wait to be let go is none of its own.
     let (pids, mut command) = choose(&settings.target)?;
-    let mut measurement =
-        Measurement::begin(MeasureSettings { series: series(), only: pids.clone(), ..Default::default() })?;
-    if settings.every_system_call {
-        measurement.kernel.time_system_calls(&pids.map_or(SystemCalls::All, SystemCalls::Of))?;
-    }
+    let mut measurement = Measurement::begin(MeasureSettings {
+        series: series(),
+        disabled_probes: Vec::new(),
+        only: pids,
+        every_system_call: settings.every_system_call,
+    })?;
     // What processes have used before.
     measurement.turn(|_| {});
     tracing::info!("measuring");

@@ -4,7 +4,7 @@
 const GAP: usize = 2;
 
 /// The least that a column of words is cut to.
-const LEAST: usize = 8;
+const LEAST: usize = 6;
 
 /// A column.
 #[derive(Debug, Clone)]
@@ -119,6 +119,6 @@ mod tests {
         let table = table("a-very-long-name-indeed");
         let lines = table.lines(24);
         assert_eq!(lines[1], "a-very-lo…   12 µs  ▁ █");
-        assert!(table.lines(0)[1].starts_with("a-very-… "));
+        assert!(table.lines(0)[1].starts_with("a-ver… "));
     }
 }

@@ -202,3 +202,107 @@ fn write_missing(text: &mut String, probes: &[ProbeReport], lost: &BTreeMap<&'st
         let _ = writeln!(text, "lost: {}", lost.join(", "));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::aggregate::latency::{Aggregator, Settings, Whose};
+    use crate::aggregate::report::{LatencyReport, ProcessReport};
+    use crate::aggregate::series::Delta;
+    use crate::metrics::{
+        CONTEXT_SWITCHES, CPU_SECONDS, METRICS, MetricType, NETWORK_BYTES, SYSCALL_BLOCKED,
+    };
+    use crate::targets::services::Services;
+
+    fn measured(latency: LatencyReport) -> Measured {
+        let processes = ProcessReport { window_seconds: 2.0, total_seconds: 2.0, processes: Vec::new() };
+        let probe = |name, state, reason: &str| ProbeReport { name, state, reason: reason.into() };
+        Measured {
+            latency,
+            processes,
+            every_system_call: false,
+            probes: vec![
+                probe("sched_switch", State::On, ""),
+                probe("tcp_rtt", State::Off, "it needs Linux 6.3 or newer"),
+                probe("tcp_resets", State::Off, "it needs Linux 6.3 or newer"),
+            ],
+            lost: [("rows_full", 7)].into(),
+            command: None,
+        }
+    }
+
+    fn layout(width: usize, rows: usize) -> Layout {
+        Layout { width, rows, subject: "service" }
+    }
+
+    fn observed(aggregator: &mut Aggregator, service: &str, call: &str, count: u64, nanoseconds: u64) {
+        let mut buckets = [0; BUCKETS];
+        buckets[bucket(nanoseconds)] = count;
+        let delta =
+            Delta { sum: count * nanoseconds, errors: 0, max_ns: nanoseconds, buckets: Some(&buckets) };
+        aggregator.observe(&SYSCALL_BLOCKED, Whose::Service(&service.into()), &[call], &delta);
+    }
+
+    fn report(fill: impl FnOnce(&mut Aggregator)) -> Measured {
+        let mut aggregator = Aggregator::new(Settings::default(), 0);
+        fill(&mut aggregator);
+        aggregator.end_interval(2_000_000_000, &Services::default());
+        measured(aggregator.latency_report())
+    }
+
+    #[test]
+    fn the_most_time_comes_first_and_what_is_left_out_is_said() {
+        let measured = report(|aggregator| {
+            observed(aggregator, "db", "fsync", 100, 3_000_000);
+            observed(aggregator, "db", "read", 1_000_000, 2_000);
+            observed(aggregator, "web", "epoll_wait", 3, 900_000_000);
+            let service = "db".into();
+            aggregator.count(&CONTEXT_SWITCHES, Whose::Service(&service), &["voluntary"], 23);
+            aggregator.count(&CPU_SECONDS, Whose::Service(&service), &["user"], 500_000_000);
+            aggregator.count(&NETWORK_BYTES, Whose::Service(&service), &["sent", "tcp"], 3_000_000);
+        });
+        let text = text(&measured, &layout(100, 2));
+        let firsts: Vec<&str> = text.lines().filter_map(|line| line.split_whitespace().nth(1)).collect();
+        assert_eq!(firsts[2..4], ["epoll_wait", "read"], "{text}");
+        assert!(text.contains("\nand 1 more (--all shows them)\n"), "{text}");
+        for row in ["3.0 MB  1.5 MB/s", "23      12/s", "500 ms       25%"] {
+            assert!(text.contains(row), "{row}: {text}");
+        }
+        let end = "off: tcp_rtt, tcp_resets (it needs Linux 6.3 or newer)\nlost: 7 rows_full\n";
+        assert!(text.ends_with(end), "{text}");
+    }
+
+    #[test]
+    fn every_family_fits_whatever_its_names_are() {
+        let long = "a-service-with-a-name-of-sixty-four-characters-that-nobody-reads";
+        let measured = report(|aggregator| {
+            let mut buckets = [0; BUCKETS];
+            // A million a second for a week, one of which took all of it.
+            let week_ns = 604_800_000_000_000;
+            (buckets[3], buckets[BUCKETS - 1]) = (604_800_000_000, 1);
+            for metric in METRICS.iter().filter(|metric| metric.kind != MetricType::Gauge) {
+                let labels: Vec<&str> = metric.labels.iter().map(|_| long).collect();
+                let is_histogram = metric.kind == MetricType::Histogram;
+                let delta = Delta {
+                    sum: week_ns,
+                    errors: 604_800_000_000,
+                    max_ns: week_ns,
+                    buckets: is_histogram.then_some(&buckets),
+                };
+                aggregator.observe(metric, Whose::Service(&long.into()), &labels, &delta);
+            }
+        });
+        for width in [WIDTH, 120, 200] {
+            let text = text(&measured, &layout(width, ROWS));
+            for line in text.lines() {
+                assert!(line.chars().count() <= width && !line.contains("NaN"), "{line}");
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_is_said_to_be_nothing() {
+        let text = text(&report(|_| {}), &layout(WIDTH, ROWS));
+        assert!(text.starts_with("Nothing was counted"), "{text}");
+    }
+}
