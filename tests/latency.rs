@@ -85,7 +85,10 @@ fn twenty_three_reads_that_wait_are_twenty_three() {
         assert_eq!(series["labels"]["service"], "delays", "{series}");
     }
     assert_eq!(measured.json["processes"]["processes"].as_array().unwrap().len(), 1);
-    assert!(measured.json["probes"].as_array().unwrap().iter().all(|probe| probe["state"] == "on"));
+    for probe in measured.json["probes"].as_array().unwrap() {
+        let absent = probe["reason"].as_str().unwrap().contains("has no tracepoint f2fs");
+        assert!(probe["state"] == "on" || absent, "{probe}");
+    }
 }
 
 #[test]

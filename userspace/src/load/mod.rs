@@ -86,10 +86,10 @@ impl ProbeState {
         }
     }
 
-    /// Whether it is off because nobody asked for it, and no fault.
+    /// Whether it is off and no fault: nobody asked for it, or the file system that it is about is not in use.
     #[must_use]
     pub fn is_wanted_off(&self) -> bool {
-        self.state == State::Off && self.reason == latency::NOT_ASKED_FOR
+        self.state == State::Off && is_no_fault(&self.reason)
     }
 
     /// Off because nobody wants it on at present.
@@ -109,6 +109,12 @@ impl ProbeState {
         self.state = State::Off;
         self.reason = reason;
     }
+}
+
+/// Whether this reason for a probe to be off is none to worry about.
+#[must_use]
+pub fn is_no_fault(reason: &str) -> bool {
+    reason == latency::NOT_ASKED_FOR || reason.starts_with(attach::ABSENT)
 }
 
 /// The kernel side of profiles, loaded.

@@ -9,6 +9,7 @@ use hostscope_wire::histogram::{BUCKETS, bucket};
 use super::figures;
 use super::table::{Column, Table};
 use crate::aggregate::report::{LatencyFamily, LatencySeries, Stats};
+use crate::load::is_no_fault;
 use crate::load::preflight::State;
 use crate::measure::run::{Measured, ProbeReport};
 use crate::metrics::METRICS;
@@ -189,7 +190,7 @@ fn write_counters(text: &mut String, families: &[&LatencyFamily], layout: &Layou
 /// Probes that do not work, by reason, and what was lost.
 fn write_missing(text: &mut String, probes: &[ProbeReport], lost: &BTreeMap<&'static str, u64>) {
     let mut reasons: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    for probe in probes.iter().filter(|probe| probe.state == State::Off) {
+    for probe in probes.iter().filter(|probe| probe.state == State::Off && !is_no_fault(&probe.reason)) {
         reasons.entry(&probe.reason).or_default().push(probe.name);
     }
     if !reasons.is_empty() {
