@@ -13,8 +13,8 @@ use crate::metrics::{METRICS, Scope};
 /// Series that only `~other` may take with the labels of a family: 23 histograms and some counters, in practice half.
 const RESERVED_FOR_OTHER: usize = 1_000;
 
-/// The least budget: some 1,500 of it are for `~other`, and without the rest nothing would have a series of its own.
-pub const LEAST_MAX_SERIES: usize = 3_000;
+/// The least budget.
+pub const LEAST_MAX_SERIES: usize = crate::config::agent::LEAST_MAX_SERIES as usize;
 
 /// How many series are exported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

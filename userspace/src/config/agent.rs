@@ -86,6 +86,9 @@ const fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
+/// The least budget of series: some 1,500 of it are for `~other`, and without the rest nothing would have a series of its own.
+pub const LEAST_MAX_SERIES: u32 = 3_000;
+
 /// Whether SIGHUP changes a setting.
 const CHANGES: bool = true;
 const STAYS: bool = false;
@@ -100,7 +103,7 @@ settings! {
     /// The time that rates and percentiles of the API are about
     window: Duration = "60s", Span(seconds(10), seconds(3600)), CHANGES;
     /// Most series of a scrape; services beyond share `~other`
-    max_series: u32 = "20000", Count(100, 1_000_000), CHANGES;
+    max_series: u32 = "20000", Count(LEAST_MAX_SERIES, 1_000_000), CHANGES;
     /// Most series of one family of metrics
     family_max_series: u32 = "2000", Count(10, 1_000_000), CHANGES;
     /// How long the series of a service stay after it has gone

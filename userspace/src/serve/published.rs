@@ -145,21 +145,27 @@ pub struct FamilyStatistics {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub count: Option<u64>,
     /// The same a second; of a counter of time, seconds in each second.
+    #[serde(rename = "rate_per_second")]
     pub rate: f64,
     /// Those that failed.
     pub errors: u64,
     /// The sum of what was observed, in seconds; nothing where no time is counted.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "sum_seconds", skip_serializing_if = "Option::is_none")]
     pub sum: Option<f64>,
     /// Half of the observations were not longer, in seconds; nothing where the family only counts.
+    #[serde(rename = "p50_seconds", skip_serializing_if = "Option::is_none")]
     pub p50: Option<f64>,
     /// The same of 90%.
+    #[serde(rename = "p90_seconds", skip_serializing_if = "Option::is_none")]
     pub p90: Option<f64>,
     /// The same of 95%.
+    #[serde(rename = "p95_seconds", skip_serializing_if = "Option::is_none")]
     pub p95: Option<f64>,
     /// The same of 99%.
+    #[serde(rename = "p99_seconds", skip_serializing_if = "Option::is_none")]
     pub p99: Option<f64>,
     /// The longest, in seconds.
+    #[serde(rename = "max_seconds", skip_serializing_if = "Option::is_none")]
     pub max: Option<f64>,
 }
 

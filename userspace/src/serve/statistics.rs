@@ -26,8 +26,6 @@ struct Document {
     span: &'static str,
     /// How long the span is.
     span_seconds: f64,
-    /// What percentiles and maxima are given in.
-    unit: &'static str,
     /// How many there are that the query chooses, before its limit.
     found: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -60,7 +58,6 @@ pub fn reply(published: &Published, kind: Kind, query: Option<&str>, headers: &H
             .as_secs_f64(),
         span: if query.span == TimeSpan::Window { "window" } else { "total" },
         span_seconds: statistics.duration(query.span).as_secs_f64(),
-        unit: "seconds",
         found,
         services,
         processes,

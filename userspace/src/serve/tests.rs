@@ -211,9 +211,10 @@ fn statistics_are_sorted_chosen_and_limited() {
     let one = server.get("/api/v1/processes?family=syscall&span=total").json();
     assert_eq!((&one["span_seconds"], &one["span"]), (&Json::from(600.0), &Json::from("total")));
     let expected = serde_json::json!({
-        "service": "b", "pid": 1, "start_time_ns": 7, "name": "p",
-        "families": [{ "family": "syscall", "labels": { "syscall": "read" }, "count": 3, "rate": 0.0,
-            "errors": 0, "p50": null, "p90": null, "p95": null, "p99": null, "max": null }],
+        "service": "b", "pid": 1, "start_time_seconds": 0.07, "name": "p",
+        "cpu_seconds": 1.5, "cpu_ratio": 0.5, "resident_memory_bytes": 4096,
+        "families": [{ "family": "syscall", "labels": { "syscall": "read" }, "count": 3, "rate_per_second": 0.0,
+            "errors": 0 }],
     });
     assert_eq!(one["processes"][0], expected);
 }

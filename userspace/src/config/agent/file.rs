@@ -112,13 +112,13 @@ mod tests {
     #[test]
     fn every_type_of_value_is_read() {
         let settings = apply(
-            "# all\nlisten = \"[::1]:80\"\ninterval = \"500ms\"\nwindow = 90\nmax_series = 1_000\n\
+            "# all\nlisten = \"[::1]:80\"\ninterval = \"500ms\"\nwindow = 90\nmax_series = 5_000\n\
              cpu_budget_percent = 2\nfull_syscalls = \"auto\"\nfull_services = [\"a,b\", \"c\"]\n",
         )
         .expect("all is allowed");
         assert_eq!(settings.listen.to_string(), "[::1]:80");
         assert_eq!((settings.interval.as_millis(), settings.window.as_secs()), (500, 90));
-        assert_eq!((settings.max_series, settings.full_services.len()), (1000, 2));
+        assert_eq!((settings.max_series, settings.full_services.len()), (5000, 2));
         assert_eq!(settings.full_services[0], "a,b");
         assert_eq!(apply("").expect("an empty file"), AgentSettings::defaults().expect("defaults"));
     }
@@ -141,7 +141,7 @@ mod tests {
             (
                 "max_series = \"9\"",
                 "f.toml, line 1: max_series cannot be \"9\"",
-                "a whole number from 100 to",
+                "a whole number from 3000 to",
             ),
             ("max_series = 0x100", "f.toml, line 1: max_series cannot be 0x100", "a whole number"),
             ("max_series = 1.5", "f.toml, line 1: max_series cannot be 1.5", "a whole number"),

@@ -42,13 +42,13 @@ fn a_flag_comes_before_a_variable_before_the_file_before_the_default() {
 fn values_of_flags_and_variables_are_words() {
     let flags = [
         ("window", "2m"),
-        ("max_series", " 100 "),
+        ("max_series", " 5000 "),
         ("full_syscalls", "auto"),
         ("full_services", "nginx.service, sshd.service,"),
         ("by_service", "hostscope_syscall_blocked_seconds"),
     ];
     let settings = sources(&flags, &[]).resolve().expect("allowed");
-    assert_eq!((settings.window, settings.max_series), (seconds(120), 100));
+    assert_eq!((settings.window, settings.max_series), (seconds(120), 5000));
     assert_eq!(settings.full_services, ["nginx.service", "sshd.service"]);
     assert_eq!((settings.by_service.len(), settings.full_syscalls), (1, FullSyscalls::Auto));
 }
@@ -62,7 +62,7 @@ fn errors_say_where_and_what_is_allowed() {
         ("interval", "61s", "a duration from 100ms to 60s"),
         ("interval", "soon", "a duration from 100ms to 60s"),
         ("window", "2h", "a duration from 10s to 1h"),
-        ("max_series", "99", "a whole number from 100 to 1000000"),
+        ("max_series", "2999", "a whole number from 3000 to 1000000"),
         ("max_series", "1e3", "a whole number from"),
         ("family_max_series", "-1", "a whole number from 10 to"),
         ("service_grace", "0", "a duration from 10s to 24h"),
