@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+use std::fs;
 use std::time::{Duration, Instant};
 
 use hostscope_tests::cgroup::{Cgroup, cgroup2};
@@ -166,6 +167,32 @@ fn children_are_counted_from_their_first_call_to_their_last() {
     // 5 ms each of their own, and what an exec takes.
     let cpu_seconds = measured.seconds("cpu", &of_children);
     assert!((0.5..0.8).contains(&cpu_seconds), "{cpu_seconds} s");
+}
+
+/// `0m1.250s` in seconds.
+fn shell_seconds(text: &str) -> f64 {
+    let (minutes, seconds) = text.trim_end_matches('s').split_once('m').unwrap();
+    60.0 * minutes.parse::<f64>().unwrap() + seconds.parse::<f64>().unwrap()
+}
+
+#[test]
+fn the_cpu_time_of_programs_shorter_than_a_tick_is_counted() {
+    let _host = host();
+    let folder = tempfile::tempdir().unwrap();
+    let (delays, times) = (workload::path("delays"), folder.path().join("times"));
+    let script = format!(
+        "i=0; while [ $i -lt 300 ]; do {} now calls 1 500; i=$((i+1)); done; times > {}",
+        delays.display(),
+        times.display()
+    );
+    let measured = measure_command(&[], &["sh", "-c", &script], 0);
+    // The shell's own on the first line, its children's on the second; to 10 ms.
+    let times = fs::read_to_string(times).unwrap();
+    let children = times.lines().nth(1).unwrap();
+    let expected: f64 = children.split(' ').map(shell_seconds).sum();
+    let found = measured.seconds("cpu", &[("service", "delays")]);
+    // Some 50 us each are spent after the end was told.
+    assert!((0.75..1.1).contains(&(found / expected)), "{found} of {expected} s");
 }
 
 #[test]

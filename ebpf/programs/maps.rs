@@ -6,8 +6,8 @@ use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, ProgramArray, Queue, RingBuf};
 use hostscope_wire::limits::{
     COUNTS_ENTRIES, EVENTS_BYTES, ROW_CACHE_SLOTS, ROWS_ENTRIES, SENT_ENTRIES, SYSCALL_PROCESSES_ENTRIES,
-    TARGETS_ENTRIES, THREAD_SLOTS_ENTRIES, THREADS_ENTRIES, UNWIND_MAPPINGS_ENTRIES, UNWIND_PROCESSES_ENTRIES,
-    UNWIND_TABLES_ENTRIES,
+    TARGETS_ENTRIES, THREAD_SLOTS_ENTRIES, THREADS_ENTRIES, UNWIND_MAPPINGS_ENTRIES,
+    UNWIND_PROCESSES_ENTRIES, UNWIND_TABLES_ENTRIES,
 };
 use hostscope_wire::loss::Loss;
 use hostscope_wire::row::{Row, RowKey};
@@ -153,6 +153,10 @@ pub static THREAD_SLOTS: Array<Thread> = Array::with_max_entries(THREAD_SLOTS_EN
 #[map]
 pub static THREADS: HashMap<u32, Thread> = HashMap::with_max_entries(THREADS_ENTRIES, 0);
 
+/// What the programs' clock is ahead of the scheduler's, which has an origin of its own, as of each CPU's last switch; 0 before.
+#[map]
+pub static SCHEDULER_CLOCK: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+
 /// The system call that each CPU is in.
 #[map]
 pub static RUNNING_SYSCALL: PerCpuArray<Running> = PerCpuArray::with_max_entries(1, 0);
@@ -238,6 +242,8 @@ constants! {
     SIGNAL_STIME, signal_stime: u32;
     /// Offset of `task_struct.se.sum_exec_runtime`.
     TASK_RUNTIME, task_runtime: u32;
+    /// Offset of `task_struct.se.exec_start`.
+    TASK_EXEC_START, task_exec_start: u32;
     /// Offset of `task_struct.utime`.
     TASK_UTIME, task_utime: u32;
     /// Offset of `task_struct.stime`.
