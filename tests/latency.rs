@@ -105,11 +105,14 @@ fn errors_are_counted_by_call_and_name() {
 #[test]
 fn sleeps_and_locks_are_told_apart() {
     let _host = host();
-    let (measured, _) = measure(&[], &["sleeps", "40", "5000"]);
-    assert_waits(&measured, "syscall_blocked", &[("syscall", "nanosleep")], 40);
+    let (measured, lines) = measure(&[], &["sleeps", "40", "5000"]);
+    // Where the time is over before the thread has left the CPU, as on a virtual machine that stood still, it did not wait.
+    let waits: u64 = lines[0].parse().unwrap();
+    assert!((36..=40).contains(&waits), "{waits}");
+    assert_eq!(count(&measured, "syscall_blocked", &[("syscall", "nanosleep")]), waits);
     assert_eq!(count(&measured, "syscall_duration", &[("syscall", "nanosleep")]), 40);
     assert_median(measured.one("offcpu", &[("reason", "sleep")]), 5.0);
-    assert_waits(&measured, "offcpu", &[("reason", "sleep")], 40);
+    assert_eq!(count(&measured, "offcpu", &[("reason", "sleep")]), waits);
     assert_eq!(count(&measured, "offcpu", &[("reason", "lock")]), 0);
 
     let (measured, _) = measure(&["--no-syscalls"], &["futexes", "20", "20000"]);
@@ -233,7 +236,7 @@ fn a_cgroup_is_those_that_are_in_it() {
     cgroup.adopt(&delays);
     let measuring = Measuring::begin(["--cgroup", &path]);
     delays.go();
-    assert_eq!(delays.line(), "done");
+    while delays.line() != "done" {}
     delays.wait();
     let measured = measuring.end();
     assert_eq!(count(&measured, "syscall_duration", &[("syscall", "nanosleep")]), 40);
