@@ -172,6 +172,10 @@ pub static SOFTIRQ_SINCE: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0)
 #[map]
 pub static PAGE_READS: Array<PageRead> = Array::with_max_entries(PAGE_READS_ENTRIES, 0);
 
+/// What the programs' clock is ahead of the scheduler's, which has an origin of its own, as of each CPU's last switch; 0 before.
+#[map]
+pub static SCHEDULER_CLOCK: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+
 /// The system call that each CPU is in.
 #[map]
 pub static RUNNING_SYSCALL: PerCpuArray<Running> = PerCpuArray::with_max_entries(1, 0);
@@ -264,6 +268,8 @@ constants! {
     SIGNAL_STIME, signal_stime: u32;
     /// Offset of `task_struct.se.sum_exec_runtime`.
     TASK_RUNTIME, task_runtime: u32;
+    /// Offset of `task_struct.se.exec_start`.
+    TASK_EXEC_START, task_exec_start: u32;
     /// Offset of `task_struct.utime`.
     TASK_UTIME, task_utime: u32;
     /// Offset of `task_struct.stime`.

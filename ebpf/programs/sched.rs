@@ -37,6 +37,10 @@ pub fn sched_switch(context: BtfTracePointContext) -> i32 {
         leaves(previous, preempted != 0, state, now_ns);
     }
     if next.tid() != 0 {
+        if let Some(ahead_ns) = maps::SCHEDULER_CLOCK.get_ptr_mut(0) {
+            // SAFETY: this CPU's own element.
+            unsafe { *ahead_ns = now_ns.wrapping_sub(next.exec_start_ns()) };
+        }
         arrives(next, now_ns);
     }
     0

@@ -78,6 +78,12 @@ impl TypedTask {
         if maps::has_run_delay() == 0 { 0 } else { self.load(maps::task_run_delay()) }
     }
 
+    /// Until when its CPU time is accounted for, by the scheduler's clock: for one that is just given a CPU, now.
+    #[inline(always)]
+    pub fn exec_start_ns(self) -> u64 {
+        self.load(maps::task_exec_start())
+    }
+
     /// How often it was given a CPU.
     #[inline(always)]
     pub fn arrivals(self) -> u64 {

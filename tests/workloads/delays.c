@@ -3,7 +3,7 @@
 // "ready", waits for SIGUSR1, and says "done" at its end.
 //   reads COUNT DELAY_US    each read of a pipe waits DELAY_US for a byte from another thread
 //   errors                  17 opens of what is not there, 5 closes of no descriptor
-//   sleeps COUNT DELAY_US   nanosleep
+//   sleeps COUNT DELAY_US   nanosleep; with "go" prints how often the thread left the CPU to wait meanwhile, by the kernel's account
 //   futexes COUNT DELAY_US  each FUTEX_WAIT waits DELAY_US for another thread
 //   epolls COUNT DELAY_US   each epoll_wait waits DELAY_US for a byte from another thread
 //   calls COUNT CPU_US      getppid, and then CPU_US of work
@@ -14,6 +14,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 
 static long count, delay_us;
 static int ends[2];
@@ -87,6 +88,16 @@ static void epolls(void) {
     }
 }
 
+static void sleeps(int tells) {
+    struct rusage before, after;
+    getrusage(RUSAGE_THREAD, &before);
+    for (long i = 0; i < count; i++)
+        wait_us(delay_us);
+    getrusage(RUSAGE_THREAD, &after);
+    if (tells)
+        printf("%ld\n", after.ru_nvcsw - before.ru_nvcsw);
+}
+
 static void calls(void) {
     for (long i = 0; i < count; i++)
         system_call(SYS_getppid, 0, 0, 0);
@@ -152,8 +163,7 @@ int main(int argc, char **argv) {
     else if (!strcmp(mode, "errors"))
         errors();
     else if (!strcmp(mode, "sleeps"))
-        for (long i = 0; i < count; i++)
-            wait_us(delay_us);
+        sleeps(asks);
     else if (!strcmp(mode, "futexes"))
         futexes();
     else if (!strcmp(mode, "epolls"))

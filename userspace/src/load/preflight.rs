@@ -152,6 +152,7 @@ const OPTIONAL_MEMBERS: &[(&str, &[(&str, &str)])] = &[
     ("SIGNAL_UTIME", &[("signal_struct", "utime")]),
     ("SIGNAL_STIME", &[("signal_struct", "stime")]),
     ("TASK_RUNTIME", &[("task_struct", "se.sum_exec_runtime")]),
+    ("TASK_EXEC_START", &[("task_struct", "se.exec_start")]),
     ("TASK_UTIME", &[("task_struct", "utime")]),
     ("TASK_STIME", &[("task_struct", "stime")]),
     ("TASK_PID", &[("task_struct", "pid")]),

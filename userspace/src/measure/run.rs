@@ -17,9 +17,10 @@ use crate::config::Target;
 use crate::error::{Error, Result};
 use crate::load::preflight::State;
 
-/// How often rows are read: what a process that lives shorter has counted is there as well, so this is about progress, and about
-/// room for the rows of those that have ended.
-const INTERVAL: Duration = Duration::from_secs(1);
+/// How often rows are read. What a process that lives shorter has counted is there as well, so this is about room: rows of those that
+/// have ended are free again two or three intervals later, and a script that starts 1,000 programs a second, with 25 rows each, takes
+/// 25,000 a second where there are 16,384. A reading takes about 0.2 ms.
+const INTERVAL: Duration = Duration::from_millis(100);
 
 /// After the end, for threads on their last way out of the CPU: their waits are told there.
 const SETTLE: Duration = Duration::from_millis(5);
@@ -66,8 +67,8 @@ pub struct Measured {
     pub command: Option<StoppedCommand>,
 }
 
-/// Measures a target until the duration is over, all of it has ended or `stop` says so. `progress` is told about once a second how
-/// long it has been.
+/// Measures a target until the duration is over, all of it has ended or `stop` says so. `progress` is told now and then how long it
+/// has been.
 ///
 /// # Errors
 /// The privilege or the kernel does not suffice, the target does not exist, or the command cannot be executed.
@@ -123,12 +124,15 @@ fn measured(measurement: &Measurement, every_system_call: bool, command: Option<
         reason: probe.reason.clone(),
     };
     let view = measurement.view();
+    let mut lost = measurement.lost();
+    // Details of processes: their services have what was counted.
+    lost.push(("details_full", view.overflow()));
     Measured {
         latency: view.latency(),
         processes: view.processes(),
         every_system_call: measurement.kernel.times_system_calls(),
         probes: asked.map(probe).collect(),
-        lost: measurement.lost().into_iter().filter(|&(_, count)| count > 0).collect(),
+        lost: lost.into_iter().filter(|&(_, count)| count > 0).collect(),
         command,
     }
 }

@@ -29,6 +29,12 @@ impl View {
         lock(&self.0).seconds()
     }
 
+    /// What found no room of its own (see [`Aggregator::overflow`]).
+    #[must_use]
+    pub fn overflow(&self) -> u64 {
+        lock(&self.0).overflow()
+    }
+
     /// Everything by label set and service.
     #[must_use]
     pub fn latency(&self) -> LatencyReport {
