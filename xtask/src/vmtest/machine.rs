@@ -63,7 +63,7 @@ fn qemu(boot: &Boot<'_>) -> Command {
     // `timeout` bounds the run even where this process is killed.
     let mut command = Command::new("timeout");
     command.args(["--foreground", "--kill-after=5", &boot.limit.as_secs().to_string(), "qemu-system-x86_64"]);
-    command.args(["-accel", "tcg", "-cpu", CPU]);
+    command.args(["-accel", "tcg,thread=single", "-cpu", CPU]);
     command.args(["-smp", &CPUS.to_string(), "-m", &MEMORY_MEGABYTES.to_string()]);
     command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
     command.arg("-kernel").arg(&boot.image.file).arg("-initrd").arg(boot.initramfs);
