@@ -131,6 +131,8 @@ pub struct Thread {
     pub off_since_ns: u64,
     /// Its waits on run queues at the last look.
     pub run_delay_ns: u64,
+    /// Its CPU time when it left the CPU.
+    pub runtime_ns: u64,
     /// When its process started; 0 for the kernel's threads.
     pub start_time_ns: u64,
     /// When it entered the system call in which it left the CPU; 0 where calls are not timed.

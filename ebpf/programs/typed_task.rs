@@ -78,6 +78,12 @@ impl TypedTask {
         if maps::has_run_delay() == 0 { 0 } else { self.load(maps::task_run_delay()) }
     }
 
+    /// Its CPU time, as of its last switch or tick.
+    #[inline(always)]
+    pub fn runtime_ns(self) -> u64 {
+        self.load(maps::task_runtime())
+    }
+
     /// Until when its CPU time is accounted for, by the scheduler's clock: for one that is just given a CPU, now.
     #[inline(always)]
     pub fn exec_start_ns(self) -> u64 {
