@@ -142,6 +142,10 @@ fn prepare(arguments: &Arguments) -> Result<()> {
         // The peers that are there can still be compared; the others are named in the table.
         eprintln!("note: {failure}");
     }
+    let takes_samples = |part: &Part| !matches!(part, Part::Latency | Part::Agent);
+    if !arguments.only.is_empty() && !arguments.only.iter().any(takes_samples) {
+        return Ok(());
+    }
     for tool in chosen(arguments) {
         // A failure comes again, and is shown, when the tool is looked for in `compare`.
         let _ = tool.locate(install);
