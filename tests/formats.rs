@@ -132,7 +132,10 @@ fn the_doctor_tells_of_every_probe() {
     let ended = run(&mut hostscope(["doctor"])).success();
     for probe in PROBES {
         let line = ended.stdout.lines().find(|line| line.starts_with(&format!("{} ", probe.name)));
-        assert!(line.is_some_and(|line| line.contains(" on ")), "{}: {}", probe.name, ended.stdout);
+        // f2fs is a module that few load.
+        let is_absent = |line: &str| probe.name.starts_with("f2fs_") && line.contains("has no tracepoint");
+        let is_right = |line: &str| line.contains(" on ") || is_absent(line);
+        assert!(line.is_some_and(is_right), "{}: {}", probe.name, ended.stdout);
     }
     assert!(ended.stdout.contains(&format!("on {} CPUs", online_cpus())), "{}", ended.stdout);
     let ended = run(&mut hostscope(["doctor", "--json"])).success();

@@ -131,7 +131,9 @@ fn a_loop_of_events_waits_in_epoll() {
     let _host = host();
     let (measured, _) = measure(&[], &["epolls", "23", "10000"]);
     assert_median(measured.one("syscall_blocked", &[("syscall", "epoll_wait")]), 10.0);
-    assert_waits(&measured, "syscall_blocked", &[("syscall", "epoll_wait")], 23);
+    // An event that is there before the loop asks for it makes nobody wait.
+    let waits = count(&measured, "syscall_blocked", &[("syscall", "epoll_wait")]);
+    assert!((21..=23).contains(&waits), "{waits}");
     assert_eq!(count(&measured, "syscall_blocked", &[("syscall", "read")]), 0);
     assert_eq!(count(&measured, "syscall_duration", &[("syscall", "read")]), 23);
 }
@@ -197,8 +199,8 @@ fn the_cpu_time_of_programs_shorter_than_a_tick_is_counted() {
     let children = times.lines().nth(1).unwrap();
     let expected: f64 = children.split(' ').map(shell_seconds).sum();
     let found = measured.seconds("cpu", &[("service", "delays")]);
-    // Some 50 us each are spent after the end was told.
-    assert!((0.75..1.1).contains(&(found / expected)), "{found} of {expected} s");
+    // Some 50 us each are spent after the end was told; what the hypervisor stole since the last switch is counted.
+    assert!((0.75..1.3).contains(&(found / expected)), "{found} of {expected} s");
 }
 
 #[test]
