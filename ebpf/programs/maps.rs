@@ -15,7 +15,6 @@ use hostscope_wire::stack::{CountKey, StackRecord};
 use hostscope_wire::unwind::{Block, MappingEntry, ProcessEntry};
 
 use crate::memory::PageRead;
-use crate::syscall::Running;
 use crate::unwind::Walk;
 
 /// Stacks on their first appearance, and process events.
@@ -178,9 +177,9 @@ pub static PAGE_READS: Array<PageRead> = Array::with_max_entries(PAGE_READS_ENTR
 #[map]
 pub static SCHEDULER_CLOCK: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
-/// The system call that each CPU is in.
+/// When each CPU entered the system call that it is in, by `CLOCK_MONOTONIC`; 0 outside of any.
 #[map]
-pub static RUNNING_SYSCALL: PerCpuArray<Running> = PerCpuArray::with_max_entries(1, 0);
+pub static RUNNING_SYSCALL: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
 /// First 0 where every process's system calls are timed, 1 where those in [`SYSCALL_PROCESSES`] are; then since when they are, by
 /// `CLOCK_MONOTONIC`.

@@ -54,7 +54,7 @@ fn leaves(task: TypedTask, preempted: bool, state: u32, now_ns: u64) {
     let tid = task.tid();
     let run_delay_ns = task.run_delay_ns();
     let runtime_ns = task.runtime_ns();
-    let syscall_since_ns = syscall::take_running(tid);
+    let syscall_since_ns = syscall::take_running();
     let Some(thread) = threads::get(tid, task.address()) else {
         if state & DEAD == 0 {
             first_seen(task, cause(task, preempted, state), now_ns, run_delay_ns, syscall_since_ns);

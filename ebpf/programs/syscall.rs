@@ -5,43 +5,29 @@
 //!
 //! Cost a call, both hooks, on a 2-core virtual machine (kernel 6.18): see `cargo xtask bench --only latency`.
 
-use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_get_current_task_btf, bpf_ktime_get_ns};
+use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_get_current_task_btf};
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 use hostscope_wire::row::{Family, RowKey};
 
 use crate::typed_task::TypedTask;
-use crate::{maps, rows, threads};
+use crate::{maps, now_ns, rows, threads};
 
 /// Errors that a call returns are -4095 to -1 (include/linux/err.h); those from 512 on never reach a program.
 const LAST_ERRNO: i64 = 133;
 
-/// The call that a CPU is in.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct Running {
-    /// When it was entered, by `CLOCK_MONOTONIC`; 0 for none.
-    pub since_ns: u64,
-    /// The thread.
-    pub tid: u32,
-    /// Zero.
-    pub reserved: u32,
-}
-
 /// `sys_enter(struct pt_regs *regs, long id)`.
 #[btf_tracepoint(function = "sys_enter")]
 pub fn syscall_enter(_context: BtfTracePointContext) -> i32 {
-    let ids = bpf_get_current_pid_tgid();
-    let tgid = (ids >> 32) as u32;
-    if maps::syscall_scope() != 0 && maps::SYSCALL_PROCESSES.get_ptr(tgid).is_none() {
-        return 0;
-    }
-    if let Some(running) = maps::RUNNING_SYSCALL.get_ptr_mut(0) {
-        // SAFETY: this CPU's own element; an interrupt does not enter a system call.
-        unsafe {
-            (*running).tid = ids as u32;
-            (*running).since_ns = bpf_ktime_get_ns();
+    if maps::syscall_scope() != 0 {
+        let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
+        if maps::SYSCALL_PROCESSES.get_ptr(tgid).is_none() {
+            return 0;
         }
+    }
+    if let Some(since_ns) = maps::RUNNING_SYSCALL.get_ptr_mut(0) {
+        // SAFETY: this CPU's own element; an interrupt does not enter a system call.
+        unsafe { *since_ns = now_ns() };
     }
     0
 }
@@ -49,18 +35,13 @@ pub fn syscall_enter(_context: BtfTracePointContext) -> i32 {
 /// `sys_exit(struct pt_regs *regs, long ret)`.
 #[btf_tracepoint(function = "sys_exit")]
 pub fn syscall_exit(context: BtfTracePointContext) -> i32 {
-    let ids = bpf_get_current_pid_tgid();
-    let Some(running) = maps::RUNNING_SYSCALL.get_ptr_mut(0) else { return 0 };
-    // SAFETY: this CPU's own element.
-    let running = unsafe { &mut *running };
     // SAFETY: the helper has no precondition.
     let task = TypedTask::from_pointer(unsafe { bpf_get_current_task_btf() } as u64);
-    let since_ns = if running.since_ns != 0 && running.tid == ids as u32 {
-        core::mem::take(&mut running.since_ns)
-    } else {
-        let Some(thread) = threads::get(ids as u32, task.address()) else { return 0 };
-        core::mem::take(&mut thread.syscall_since_ns)
-    };
+    let mut since_ns = take_running();
+    if since_ns == 0 {
+        let Some(thread) = threads::get(task.tid(), task.address()) else { return 0 };
+        since_ns = core::mem::take(&mut thread.syscall_since_ns);
+    }
     if since_ns == 0 || since_ns < maps::syscalls_timed_since_ns() {
         return 0; // not watched, or entered before the probes were attached, maybe in an earlier stretch of timing
     }
@@ -68,11 +49,10 @@ pub fn syscall_exit(context: BtfTracePointContext) -> i32 {
     if number == 0 {
         return 0;
     }
-    // SAFETY: the helper has no precondition.
-    let duration_ns = unsafe { bpf_ktime_get_ns() }.wrapping_sub(since_ns);
+    let duration_ns = now_ns().wrapping_sub(since_ns);
     let key = RowKey {
         start_time_ns: task.start_time_ns(),
-        subject: (ids >> 32) as u32,
+        subject: task.tgid(),
         family: Family::Syscall as u8,
         label: 0,
         detail: (number - 1) as u16,
@@ -85,16 +65,11 @@ pub fn syscall_exit(context: BtfTracePointContext) -> i32 {
     0
 }
 
-/// When the call was entered that the thread `tid` is in as it leaves this CPU, taken from the CPU's slot; 0 where that
-/// has none.
+/// When the call was entered that this CPU is in, taken from its slot; 0 where that has none. A thread that goes off the CPU takes
+/// its start along (`sched::leaves`), so what stands there is always the current thread's.
 #[inline(always)]
-pub fn take_running(tid: u32) -> u64 {
-    let Some(running) = maps::RUNNING_SYSCALL.get_ptr_mut(0) else { return 0 };
+pub fn take_running() -> u64 {
+    let Some(since_ns) = maps::RUNNING_SYSCALL.get_ptr_mut(0) else { return 0 };
     // SAFETY: this CPU's own element.
-    let running = unsafe { &mut *running };
-    if running.since_ns != 0 && running.tid == tid {
-        core::mem::take(&mut running.since_ns)
-    } else {
-        0
-    }
+    core::mem::take(unsafe { &mut *since_ns })
 }

@@ -66,6 +66,12 @@ impl TypedTask {
         self.load(maps::task_pid())
     }
 
+    /// Its process in the host's pid namespace.
+    #[inline(always)]
+    pub fn tgid(self) -> u32 {
+        self.load(maps::task_tgid())
+    }
+
     /// What it does: 0 where it could run.
     #[inline(always)]
     pub fn state(self) -> u32 {
@@ -110,7 +116,7 @@ impl TypedTask {
         if flags & KERNEL_THREAD != 0 {
             return Process { start_time_ns: 0, tgid: 0 };
         }
-        Process { start_time_ns: self.start_time_ns(), tgid: self.load(maps::task_tgid()) }
+        Process { start_time_ns: self.start_time_ns(), tgid: self.tgid() }
     }
 
     /// When its process started.

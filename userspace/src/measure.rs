@@ -32,6 +32,9 @@ const ACCOUNTS_EVERY: Duration = Duration::from_secs(5);
 /// How often memory is read with them (25 µs each), in readings.
 const MEMORY_EVERY: u32 = 3;
 
+/// How often those processes are read, too, of which no row has changed, in readings.
+const ALL_EVERY: u32 = 6;
+
 /// How often all of `/proc` is looked through for what no event told, and rows of ended processes are given back. What ended in
 /// between keeps its rows for so long, and what is counted late finds them.
 const SCAN_EVERY: Duration = Duration::from_secs(30);
@@ -65,6 +68,8 @@ pub struct Measurement {
     malformed: u64,
     next_accounts: Instant,
     accounts_read: u32,
+    /// Processes that did something since memory was last read.
+    active: HashSet<ProcessKey>,
     next_scan: Instant,
     /// Processes whose end was told since the last turn, and before it.
     ended: [HashSet<ProcessKey>; 2],
@@ -130,6 +135,7 @@ impl Measurement {
             malformed: 0,
             next_accounts: now,
             accounts_read: 0,
+            active: HashSet::new(),
             next_scan: now + SCAN_EVERY,
             ended: [HashSet::new(), HashSet::new()],
             orphans: HashSet::new(),
@@ -174,6 +180,7 @@ impl Measurement {
         let mut aggregator = lock(&aggregator);
         for delta in self.changed.drain(..).filter(|delta| self.chosen.has_row(&delta.key)) {
             aggregator.row(&delta, &mut self.services);
+            self.active.extend(process_of(&delta.key));
         }
         if now >= self.next_accounts {
             self.next_accounts = now + ACCOUNTS_EVERY;
@@ -196,6 +203,8 @@ impl Measurement {
     /// The last turn: with what processes have used until now.
     pub fn finish(&mut self) {
         self.next_accounts = Instant::now();
+        // Of every process, once more.
+        self.accounts_read = 0;
         self.turn(|_| {});
     }
 
@@ -259,12 +268,15 @@ impl Measurement {
 
     fn read_accounts(&mut self, aggregator: &mut Aggregator) {
         let with_memory = self.accounts_read.is_multiple_of(MEMORY_EVERY);
+        // A process alone on its CPU may not be switched for long, and so have no row that changes.
+        let with_all = self.accounts_read.is_multiple_of(ALL_EVERY);
         self.accounts_read = self.accounts_read.wrapping_add(1);
-        let Self { services, gauges, chosen, .. } = self;
+        let Self { services, gauges, chosen, active, .. } = self;
         gauges.retain(|gauge| gauge.metric == &metrics::MEMORY && !with_memory);
         let mut memory_of: BTreeMap<(Arc<str>, &'static str), u64> = BTreeMap::new();
         let services = &*services;
-        self.accounts.collect(services, with_memory, |key, process, usage, memory| {
+        let has_run = |key| with_all || active.contains(&key);
+        self.accounts.collect(services, with_memory, has_run, |key, process, usage, memory| {
             if !chosen.has(key) {
                 return;
             }
@@ -276,6 +288,9 @@ impl Measurement {
                 }
             }
         });
+        if with_memory {
+            active.clear();
+        }
         gauges.extend(memory_of.into_iter().map(|((service, kind), bytes)| Gauge {
             metric: &metrics::MEMORY,
             service: Some(service),

@@ -69,11 +69,18 @@ impl Memory {
     }
 }
 
+/// A process when it was last read.
+#[derive(Debug, Clone, Copy, Default)]
+struct Account {
+    usage: Usage,
+    memory: Option<Memory>,
+}
+
 /// Remembers what each process had used when it was last read.
 pub struct Accounts {
     proc: PathBuf,
     reader: ProcReader,
-    last: HashMap<ProcessKey, Usage>,
+    last: HashMap<ProcessKey, Account>,
     /// Processes that started before had used something before anybody counted.
     began_ticks: u64,
 }
@@ -95,20 +102,28 @@ impl Accounts {
     }
 
     /// Hands `each` every living process with what it has used since the last reading, and what it has in memory where
-    /// `with_memory` asks for it. Processes that end meanwhile are passed over.
+    /// `with_memory` asks for it. Processes that end meanwhile are passed over. Those that are known and for which `has_run` is
+    /// false are not read but told as they were: most processes of a host sleep.
     pub fn collect(
         &mut self,
         services: &Services,
         with_memory: bool,
+        has_run: impl Fn(ProcessKey) -> bool,
         mut each: impl FnMut(ProcessKey, &Process, Usage, Option<Memory>),
     ) {
         for (key, process) in services.living() {
+            let known = self.last.get(&key).copied();
+            if let Some(known) = known.filter(|_| !has_run(key)) {
+                each(key, process, Usage::default(), known.memory.filter(|_| with_memory));
+                continue;
+            }
             let Some(usage) = self.usage(key) else { continue };
-            let last = self.last.insert(key, usage);
+            let read = if with_memory { self.memory(key.pid) } else { None };
+            let memory = if with_memory { read } else { known.and_then(|known| known.memory) };
+            self.last.insert(key, Account { usage, memory });
             let before = if key.start_ticks < self.began_ticks { usage } else { Usage::default() };
-            let added = usage.since(&last.unwrap_or(before));
-            let memory = if with_memory { self.memory(key.pid) } else { None };
-            each(key, process, added, memory);
+            let added = usage.since(&known.map_or(before, |known| known.usage));
+            each(key, process, added, read);
         }
         self.last.retain(|key, _| services.get(*key).is_some_and(|process| process.ended_at_ns.is_none()));
     }
@@ -121,7 +136,7 @@ impl Accounts {
             return Usage::default(); // nobody knows what it had used before
         }
         let total = Usage { user_ns, system_ns, ..Usage::default() };
-        total.since(&last.unwrap_or_default())
+        total.since(&last.unwrap_or_default().usage)
     }
 
     fn usage(&mut self, key: ProcessKey) -> Option<Usage> {
@@ -210,8 +225,12 @@ mod tests {
         let mut ticks = |services: &mut Services| {
             services.scan(0).expect("a folder");
             let mut all = Vec::new();
-            accounts
-                .collect(services, false, |key, _, usage, _| all.push((key.pid, usage.user_ns / TICK_NS)));
+            accounts.collect(
+                services,
+                false,
+                |_| true,
+                |key, _, usage, _| all.push((key.pid, usage.user_ns / TICK_NS)),
+            );
             all.sort_unstable();
             all
         };
@@ -231,13 +250,54 @@ mod tests {
         services.scan(0).expect("proc");
         let mut accounts = Accounts::new("/proc", 0);
         let mut own = None;
-        accounts.collect(&services, true, |key, _, usage, memory| {
-            if key.pid == std::process::id() {
-                own = Some((usage, memory));
-            }
-        });
+        accounts.collect(
+            &services,
+            true,
+            |_| true,
+            |key, _, usage, memory| {
+                if key.pid == std::process::id() {
+                    own = Some((usage, memory));
+                }
+            },
+        );
         let (usage, memory) = own.expect("itself");
         assert!(usage.minor_faults > 0 && memory.is_some_and(|memory| memory.resident() > 1 << 20));
+    }
+
+    #[test]
+    fn who_has_not_run_is_told_as_before_and_not_read() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let own = folder.path().join("7");
+        std::fs::create_dir(&own).expect("a folder");
+        std::fs::write(
+            own.join("status"),
+            "RssAnon:\t 1 kB\nRssFile:\t 2 kB\nRssShmem:\t 3 kB\nVmSwap:\t 4 kB\n",
+        )
+        .expect("a file");
+        std::fs::write(own.join("stat"), stat(3, 44)).expect("a file");
+        let mut services = Services::new(folder.path(), Containers::new("/none"));
+        services.scan(0).expect("a folder");
+        let mut accounts = Accounts::new(folder.path(), 0);
+        let mut collect = |has_run: bool| {
+            let mut all = Vec::new();
+            accounts.collect(
+                &services,
+                true,
+                |_| has_run,
+                |_, _, usage, memory| {
+                    all.push((usage.user_ns / TICK_NS, memory.map(|memory| memory.resident())));
+                },
+            );
+            all
+        };
+        assert_eq!(
+            collect(false),
+            [(3, Some(6 * 1024))],
+            "a process is read once, whether or not it has run"
+        );
+        std::fs::write(own.join("stat"), stat(9, 44)).expect("a file");
+        assert_eq!(collect(false), [(0, Some(6 * 1024))]);
+        assert_eq!(collect(true), [(6, Some(6 * 1024))]);
     }
 
     #[test]
@@ -250,7 +310,7 @@ mod tests {
         let mut accounts = Accounts::from_now();
         for with_memory in [false, true, false, true] {
             let begin = Instant::now();
-            (0..20).for_each(|_| accounts.collect(&services, with_memory, |_, _, _, _| {}));
+            (0..20).for_each(|_| accounts.collect(&services, with_memory, |_| true, |_, _, _, _| {}));
             println!("memory {with_memory}: {:?} a process of {processes}", begin.elapsed() / 20 / processes);
         }
     }
