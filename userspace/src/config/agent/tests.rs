@@ -16,7 +16,7 @@ fn defaults_are_allowed_and_are_what_the_contract_says() {
     assert_eq!((settings.max_series, settings.family_max_series), (20_000, 2000));
     assert_eq!((settings.service_grace, settings.full_syscalls), (seconds(600), FullSyscalls::Off));
     assert!((settings.cpu_budget_percent - 1.0).abs() < f64::EPSILON);
-    assert!(settings.by_service.is_empty() && settings.disabled_probes.is_empty());
+    assert!(settings.by_service.is_empty() && settings.disabled_probes == ["softirq_entry"]);
 }
 
 #[test]
