@@ -10,13 +10,12 @@ use std::time::{Duration, Instant};
 
 use hostscope_wire::process::ProcessRecord;
 use hostscope_wire::row::{Family, Row, RowKey, UNKNOWN_PROCESS};
-use rustix::time::{ClockId, clock_gettime};
 
 use crate::aggregate::latency::{Aggregator, Settings, Whose};
 use crate::collect::ring::{self, RingRecord};
 use crate::collect::rows::{RowDelta, RowReader, RowSource};
 use crate::error::Result;
-use crate::load::latency::{Latency, LatencySettings, SystemCalls};
+use crate::load::latency::{Latency, LatencySettings, SystemCalls, now_ns};
 use crate::load::preflight::State;
 use crate::load::rows::Rows;
 use crate::metrics::{self, Metric};
@@ -96,12 +95,6 @@ impl RowSource for Rows {
     fn read(&self, index: usize) -> Row {
         Self::read(self, index)
     }
-}
-
-/// Nanoseconds of `CLOCK_MONOTONIC`, the clock of the programs.
-fn now_ns() -> u64 {
-    let now = clock_gettime(ClockId::Monotonic);
-    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
 impl Measurement {

@@ -185,7 +185,7 @@ impl Latency {
             return Ok(());
         }
         // What was entered before, maybe in an earlier stretch of timing, is not timed.
-        self.syscall_scope.set(1, monotonic_ns(), 0).map_err(|error| failed(error.to_string()))?;
+        self.syscall_scope.set(1, now_ns(), 0).map_err(|error| failed(error.to_string()))?;
         for index in 0..self.probes.len() {
             let spec = self.probes[index].spec;
             if spec.purpose == Purpose::SystemCalls {
@@ -237,8 +237,9 @@ impl Latency {
     }
 }
 
-/// Now, by the clock of the programs.
-fn monotonic_ns() -> u64 {
+/// Now in nanoseconds of `CLOCK_MONOTONIC`, the clock of the programs.
+#[must_use]
+pub fn now_ns() -> u64 {
     let now = clock_gettime(ClockId::Monotonic);
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
