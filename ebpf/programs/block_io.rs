@@ -14,6 +14,7 @@ use aya_ebpf::programs::BtfTracePointContext;
 use hostscope_wire::loss::Loss;
 use hostscope_wire::row::{Family, Operation, RowKey};
 
+use crate::typed_task::load;
 use crate::{emit, maps, now_ns, rows};
 
 /// `block_rq_issue(struct request *rq)`; before 5.11 a queue stood before it (commit a54895fa057c).
@@ -58,12 +59,6 @@ pub fn block_complete(context: BtfTracePointContext) -> i32 {
 /// A `struct request` whose type the verifier knows.
 #[derive(Clone, Copy)]
 struct Request(*const u8);
-
-#[inline(always)]
-fn load<T: Copy>(pointer: *const u8, offset: u32) -> T {
-    // SAFETY: a typed pointer of the kernel plus the offset of a member: the verifier checks both, and what is gone reads as 0.
-    unsafe { core::ptr::read_volatile(pointer.add(offset as usize).cast()) }
-}
 
 impl Request {
     /// Bytes that are not completed yet; the tracepoint stands before they are taken off.

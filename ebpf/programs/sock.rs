@@ -10,7 +10,7 @@ use aya_ebpf::programs::BtfTracePointContext;
 use hostscope_wire::row::{Role, RowKey, Transport, UNKNOWN_PROCESS};
 
 use crate::maps;
-use crate::typed_task::Process;
+use crate::typed_task::{Process, load};
 
 /// What is known of a TCP socket. All zeros is one that was just met.
 #[repr(C)]
@@ -83,12 +83,6 @@ pub struct Sock(*const u8);
 /// A `struct tcp_sock`.
 #[derive(Clone, Copy)]
 pub struct TcpSock(*const u8);
-
-#[inline(always)]
-fn load<T: Copy>(pointer: *const u8, offset: u32) -> T {
-    // SAFETY: a typed pointer of the kernel plus the offset of a member: the verifier checks both.
-    unsafe { core::ptr::read_volatile(pointer.add(offset as usize).cast()) }
-}
 
 impl Sock {
     /// The argument of this index of a tracepoint, which must be a socket; `None` where there is none.

@@ -28,6 +28,13 @@ const KERNEL_THREAD: u32 = 0x0020_0000;
 /// Numbers of system calls that rows have room for.
 const MAX_CALL: u64 = 0xfffe;
 
+/// A member of a struct of the kernel whose type the verifier knows, at this offset in bytes.
+#[inline(always)]
+pub fn load<T: Copy>(pointer: *const u8, offset: u32) -> T {
+    // SAFETY: a typed pointer of the kernel plus the offset of a member: the verifier checks both, and what is gone reads as 0.
+    unsafe { core::ptr::read_volatile(pointer.add(offset as usize).cast()) }
+}
+
 impl TypedTask {
     /// The argument of this index of a tracepoint; it must be a task.
     #[inline(always)]
@@ -56,8 +63,7 @@ impl TypedTask {
 
     #[inline(always)]
     fn load<T: Copy>(self, offset: u32) -> T {
-        // SAFETY: a typed pointer of the kernel plus the offset of a member: the verifier checks both.
-        unsafe { core::ptr::read_volatile(self.0.add(offset as usize).cast()) }
+        load(self.0, offset)
     }
 
     /// The thread's id in the host's pid namespace.
